@@ -1,0 +1,156 @@
+"""What the root apps do with a composed config: build, run, report, and turn known errors into a message and a code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from multifaceted.config import ConfigError, build, to_plain
+from multifaceted.records import LOG, Estimate, Scores
+
+log = logging.getLogger("multifaceted")
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def train(config: DictConfig) -> int:
+    """`train.py`: returns the exit code."""
+    from multifaceted.training.run import TrainConfig, run
+
+    def stage() -> int:
+        typed = build(config, TrainConfig)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        _log_to(folder)
+        outcome = run(typed, to_plain(typed), folder)
+        shown = _relative(folder)
+        if outcome.interrupted_by is not None:
+            print(f"\nStopped by {outcome.interrupted_by.name}; the state is saved in {shown}. The same command continues.")
+            return 128 + int(outcome.interrupted_by)
+        if outcome.was_finished:
+            print(f"{shown} is finished; overwrite=true starts it anew.")
+        print(_summary_table(outcome.summary))
+        print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported)}")
+        return OK
+
+    return _guarded(stage)
+
+
+def evaluate(config: DictConfig) -> int:
+    """`eval.py`: returns the exit code."""
+    from multifaceted.evaluation.run import EvalConfig, run
+
+    def stage() -> int:
+        typed = build(config, EvalConfig)
+        _log_to(None)
+        scores = run(typed, to_plain(typed))
+        print(_score_table(scores))
+        print(f"\nResponses, verdicts and scores are in {_relative(typed.folder)}")
+        return OK
+
+    return _guarded(stage)
+
+
+def _guarded(stage: Callable[[], int]) -> int:
+    """Run a stage; an error that the user can mend becomes one message without a traceback."""
+    try:
+        return stage()
+    except ConfigError as error:
+        print(f"config error: {error}", file=sys.stderr)
+        return REFUSED
+    except (ValueError, OSError) as error:
+        if os.environ.get("MULTIFACETED_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except RuntimeError as error:
+        if type(error).__module__.startswith("multifaceted") and not os.environ.get("MULTIFACETED_TRACEBACK"):
+            print(f"error: {error}", file=sys.stderr)
+            return FAILED
+        raise
+    except KeyboardInterrupt:
+        print("\nInterrupted before training began; nothing was lost.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _log_to(folder: Path | None) -> None:
+    """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
+    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
+    root = logging.getLogger()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot write to {folder}: {error}; choose another folder with paths.outputs=...") from error
+    root.handlers = handlers
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    root.setLevel(logging.WARNING)
+    log.setLevel(logging.INFO)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _relative(path: Path) -> Path:
+    return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+
+
+def _next_command(exported: Path) -> str:
+    if exported.name == "policy":
+        return f"python eval.py policy={_relative(exported)} task=mini"
+    return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{_relative(exported)}')"
+
+
+def _summary_table(summary: dict[str, Any]) -> str:
+    """Validation metrics with a column for each dimension, then the facts of the run."""
+    metrics = {key.removeprefix("val/"): value for key, value in summary.items() if key.startswith("val/")}
+    names = sorted({key.split("/")[0] for key in metrics})
+    groups = sorted({key.partition("/")[2] for key in metrics} - {""})
+    dimensions = [group for group in groups if "/" not in group]
+    rows = [["validation", "all", *dimensions]]
+    rows += [[name, *(_number(metrics.get(f"{name}/{g}" if g else name)) for g in ("", *dimensions))] for name in names]
+    facts = [[key, _number(value)] for key, value in summary.items() if not key.startswith("val/")]
+    return f"\n{format_table(rows)}\n\n{format_table(facts)}"
+
+
+def _score_table(scores: Scores) -> str:
+    """One row a split; the controls below."""
+    columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance")
+    splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
+    rows = [["split", *columns]]
+    rows += [[split, *(_interval(scores.metrics[f"{split}/{column}"]) for column in columns)] for split in splits]
+    dimensions = sorted({key.split("/")[2] for key in scores.metrics if key.count("/") == 2})
+    by_dimension = [["adherence", *dimensions]]
+    by_dimension += [[split, *(_interval(scores.metrics[f"{split}/adherence/{d}"]) for d in dimensions)] for split in splits]
+    shown = {f"{split}/{column}" for split in splits for column in columns}
+    controls = [["control", "value"]]
+    controls += [[k, _interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
+    return "\n" + "\n\n".join(format_table(table) for table in (rows, by_dimension, controls))
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "unscored"
+    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def format_table(rows: list[list[str]]) -> str:
+    """Columns aligned, the first to the left and the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )

@@ -1,0 +1,1 @@
+"""Data: sources of examples, the template, tokens, batches."""

@@ -1,0 +1,1 @@
+"""Evaluation: tasks, statistics, and the run that joins them."""

@@ -1,0 +1,138 @@
+"""The mini task: responses of the mini bench, scored by rule, with controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from multifaceted.evaluation.statistics import bootstrap_mean
+from multifaceted.mini import world
+from multifaceted.mini.holdout import Part
+from multifaceted.mini.lexicon import taxonomy
+from multifaceted.mini.rules import on_topic, satisfies, well_formed
+from multifaceted.records import Estimate, Prompt, Response
+
+WITHOUT_SYSTEM = "without_system"
+FLIP = "flip"
+CONTROLLED = "unseen_combinations"
+"""The split whose prompts the controls change."""
+
+
+@dataclass(kw_only=True, slots=True)
+class MiniTask:
+    """Adherence by rule on four held-out splits, and two controls.
+
+    Attributes:
+        part: `validation` prompts are for tuning, `test` prompts for closing figures.
+        num_prompts: prompts of each split and each control.
+    """
+
+    part: Part = Part.TEST
+    num_prompts: int = 200
+
+    def __post_init__(self) -> None:
+        if self.part is Part.TRAIN:
+            raise ValueError("part is 'train'; the bench has validation and test")
+        if self.num_prompts < 2:
+            raise ValueError(f"num_prompts is {self.num_prompts}; shuffled preference sets need at least 2")
+
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        return f"mini_{self.part.value}"
+
+    def prompts(self, seed: int) -> list[Prompt]:
+        """All prompts: the splits, then the same without a system message, then one preference flipped."""
+        splits = {split: world.bench(split, self.num_prompts, seed, self.part) for split in world.SPLITS}
+        bare = [
+            replace(prompt, id=f"{WITHOUT_SYSTEM}-{prompt.id}", split=WITHOUT_SYSTEM, system=None)
+            for prompt in splits[CONTROLLED]
+        ]
+        flipped = world.flipped(self.num_prompts, seed, self.part)
+        return [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped]
+
+    def verdicts(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[dict[str, Any]]:
+        """One row a prompt: which preferences of the whole taxonomy its response satisfies, and the two form rules."""
+        rows = []
+        for prompt in prompts:
+            response = responses[prompt.id]
+            rows.append(
+                {
+                    "id": prompt.id,
+                    "split": prompt.split,
+                    "satisfied": [name for name in taxonomy().by_name if satisfies(response.text, name)],
+                    "on_topic": on_topic(response.text, prompt.metadata["topic"], world.topic_words()),
+                    "well_formed": response.finished and well_formed(response.text),
+                }
+            )
+        return rows
+
+    def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """The flat metrics of `scores.json`."""
+        metrics: dict[str, Estimate] = {}
+        rows: dict[str, list[tuple[Prompt, Mapping[str, Any]]]] = {}
+        for prompt, verdict in zip(prompts, verdicts, strict=True):
+            rows.setdefault(prompt.split, []).append((prompt, verdict))
+        for split in world.SPLITS:
+            metrics |= _split_metrics(split, rows[split])
+        bare = rows[WITHOUT_SYSTEM]
+        metrics[f"{CONTROLLED}/adherence_without_system"] = bootstrap_mean([_adherence(*row) for row in bare])
+        metrics[f"{CONTROLLED}/chance_without_system"] = bootstrap_mean(_against_others(bare))
+        followed = {d: [r for r in rows[FLIP] if _flipped_dimension(r[0]) == d] for d in taxonomy().dimensions}
+        for suffix, group in {"": rows[FLIP], **{f"/{d}": g for d, g in followed.items()}}.items():
+            metrics[f"{CONTROLLED}/flip_followed{suffix}"] = bootstrap_mean([_followed(*row) for row in group])
+            metrics[f"{CONTROLLED}/flip_kept{suffix}"] = bootstrap_mean([_kept(*row) for row in group])
+        return metrics
+
+
+def _split_metrics(split: str, rows: Sequence[tuple[Prompt, Mapping[str, Any]]]) -> dict[str, Estimate]:
+    adherence = [_adherence(*row) for row in rows]
+    satisfied = [value == 1.0 for value in adherence]
+    columns: dict[str, Sequence[float]] = {
+        "adherence": adherence,
+        "all_satisfied": satisfied,
+        "on_topic": [v["on_topic"] for _, v in rows],
+        "well_formed": [v["well_formed"] for _, v in rows],
+        "all_good": [ok and v["on_topic"] and v["well_formed"] for ok, (_, v) in zip(satisfied, rows, strict=True)],
+        "chance": _against_others(rows),
+    }
+    for dimension in taxonomy().dimensions:
+        columns[f"adherence/{dimension}"] = [
+            float(np.mean([p.preference in v["satisfied"] for p in prompt.preferences if p.dimension == dimension]))
+            for prompt, v in rows
+        ]
+    return {f"{split}/{name}": bootstrap_mean(list(map(float, values))) for name, values in columns.items()}
+
+
+def _adherence(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
+    """Share of the stated preferences that the response satisfies."""
+    return float(np.mean([p.preference in verdict["satisfied"] for p in prompt.preferences]))
+
+
+def _against_others(rows: Sequence[tuple[Prompt, Mapping[str, Any]]]) -> list[float]:
+    """Per response: its adherence to the preference set of another prompt, averaged over all others.
+
+    The expectation over every way of shuffling the sets, without the noise of drawing one.
+    """
+    names = list(taxonomy().by_name)
+    stated = np.array([[any(p.preference == name for p in prompt.preferences) for name in names] for prompt, _ in rows])
+    holds = np.array([[name in verdict["satisfied"] for name in names] for _, verdict in rows])
+    shares = holds.astype(float) @ (stated / stated.sum(axis=1, keepdims=True)).T
+    others = (shares.sum(axis=1) - np.diag(shares)) / (len(rows) - 1)
+    return [float(value) for value in others]
+
+
+def _followed(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
+    return float(prompt.metadata["flipped"] in verdict["satisfied"])
+
+
+def _kept(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
+    rest = [p.preference for p in prompt.preferences if p.preference != prompt.metadata["flipped"]]
+    return float(np.mean([name in verdict["satisfied"] for name in rest]))
+
+
+def _flipped_dimension(prompt: Prompt) -> str:
+    return taxonomy().by_name[prompt.metadata["flipped"]].dimension

@@ -1,0 +1,97 @@
+"""An evaluation from a policy folder to `scores.json`: prompts, responses, verdicts, metrics, each written first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from multifaceted.evaluation.mini import MiniTask
+from multifaceted.inference.policy import PolicyEngine
+from multifaceted.model.build import check_model_folder
+from multifaceted.model.export import folder_fingerprint
+from multifaceted.records import (
+    PROMPTS,
+    RESPONSES,
+    RUN,
+    SCORES,
+    VERDICTS,
+    RecordError,
+    Response,
+    Scores,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalConfig:
+    """Everything `eval.py` needs.
+
+    Attributes:
+        policy: a folder that `train.py` exported.
+        seed: chooses the prompts within their splits, and the streams of sampled responses.
+        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy.
+    """
+
+    policy: Path
+    task: MiniTask
+    engine: PolicyEngine
+    seed: int = 0
+    into: Path | None = None
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where this evaluation's files are."""
+        return self.into or self.policy.parent / "eval" / f"{self.task.name}_seed-{self.seed}"
+
+
+def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
+    """Evaluate; responses that are already there, made by the same policy and settings, are read instead of made.
+
+    Raises:
+        ValueError: `policy` is not a policy folder.
+        RecordError: the folder holds responses of another policy or other settings.
+    """
+    check_model_folder(config.policy)
+    fingerprint = folder_fingerprint(config.policy)
+    prompts = config.task.prompts(config.seed)
+    identity = {"version": 1, "policy": fingerprint, "engine": plain["engine"], "task": plain["task"], "seed": config.seed}
+    folder = config.folder
+    written = _written_responses(folder, identity, overwrite=config.overwrite)
+    responses = {response.id: response for response in written}
+    if any(prompt.id not in responses for prompt in prompts):
+        write_json(folder / RUN, identity)
+        write_jsonl(folder / PROMPTS, prompts)
+        generated = config.engine.generate(config.policy, prompts, config.seed)
+        write_jsonl(folder / RESPONSES, generated)
+        responses = {response.id: response for response in generated}
+    else:
+        log.info("responses are read from %s", folder / RESPONSES)
+    verdicts = config.task.verdicts(prompts, responses)
+    write_jsonl(folder / VERDICTS, verdicts)
+    scores = Scores(
+        task=config.task.name,
+        policy={"path": str(config.policy), "fingerprint": fingerprint},
+        metrics=config.task.metrics(prompts, verdicts),
+    )
+    write_json(folder / SCORES, scores)
+    return scores
+
+
+def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> list[Response]:
+    if overwrite or not (folder / RESPONSES).exists():
+        return []
+    before = read_json(folder / RUN)
+    changed = [key for key in identity if before.get(key) != identity[key]]
+    if changed:
+        raise RecordError(
+            f"{folder} holds responses made with another {', '.join(changed)};"
+            " evaluate into another folder with into=..., or generate anew with overwrite=true"
+        )
+    return [Response(**row) for row in read_jsonl(folder / RESPONSES)]

@@ -1,0 +1,1 @@
+"""Inference: the one place that asks a model for text."""

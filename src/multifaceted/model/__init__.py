@@ -1,0 +1,1 @@
+"""Models: loading, attention over preference trees, scoring of branches, export."""

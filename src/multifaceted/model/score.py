@@ -1,0 +1,57 @@
+"""Scores of branches: summed log-probabilities under the language-model head, or rewards."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from multifaceted.trees import TreeRows, tree_mask
+
+
+def hidden_states(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+    """Last hidden states of all positions, [rows * width, hidden]."""
+    backbone = cast(nn.Module, model.base_model)
+    output = backbone(
+        input_ids=rows.input_ids,
+        position_ids=rows.position_ids,
+        tree_mask=tree_mask(rows.tree_ids, rows.branch_ids),
+        use_cache=False,
+    )
+    return cast(Tensor, output.last_hidden_state).flatten(0, 1)
+
+
+def token_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+    """Log-probability of every scored token, [scored], in fp32. Only scored positions are projected."""
+    head = cast(nn.Linear, model.get_output_embeddings())
+    scored = hidden_states(model, rows)[rows.source]
+    logits = linear(scored, head.weight, head.bias).float()
+    picked = logits.gather(1, rows.label[:, None])[:, 0]
+    return picked - logits.logsumexp(dim=-1)
+
+
+def branch_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+    """Log-probability of every branch given its prompt, summed over its tokens, [branches], in fp32."""
+    logps = token_logps(model, rows)
+    return logps.new_zeros(rows.last.shape[0]).index_add(0, rows.branch, logps)
+
+
+def branch_rewards(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+    """Reward of every branch, read at its last token, [branches], in fp32."""
+    head = cast(nn.Linear, model.score)
+    return linear(hidden_states(model, rows)[rows.last], head.weight).float()[:, 0]
+
+
+@torch.no_grad()
+def parameter_fingerprint(model: nn.Module) -> str:
+    """A hash of all weights: two models share it exactly when every parameter has the same name and bytes."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

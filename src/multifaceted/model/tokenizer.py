@@ -1,0 +1,39 @@
+"""Tokenizers: a byte-level BPE trained on texts, and the few checks any tokenizer must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE. Every byte is in its alphabet, so no text has an unknown token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A padding token that is not EOS: a reward read "at the last token that is not padding" would miss EOS otherwise.
+
+    Raises:
+        ValueError: the tokenizer has no token to spare.
+    """
+    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+        if candidate is not None and candidate != tokenizer.eos_token_id:
+            return int(candidate)
+    raise ValueError("the tokenizer has neither a padding token nor an unknown token besides EOS; set tokenizer.pad_token")

@@ -1,0 +1,160 @@
+"""Schemas and names of every file that one stage leaves for another. No torch, nothing else of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+
+CONFIG = "config.yaml"
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+LOG = "run.log"
+CHECKPOINTS = "checkpoints"
+POLICY = "policy"
+REWARD_MODEL = "reward_model"
+PROMPTS = "prompts.jsonl"
+RESPONSES = "responses.jsonl"
+VERDICTS = "verdicts.jsonl"
+SCORES = "scores.json"
+
+
+@dataclass(kw_only=True, slots=True)
+class StatedPreference:
+    """One preference as the released collections spell it (Multifaceted-Collection, column `preference_set`)."""
+
+    dimension: str
+    subdimension: str
+    preference: str
+    description: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Turn:
+    """One message of a conversation; `role` is "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Example:
+    """One instruction under one system message, with its answers.
+
+    `rejected` is empty for SFT, holds one response for a pair and two or more for a group. `contrast` names the
+    dimensions in which chosen and rejected differ; it is empty where the data does not say.
+    """
+
+    id: str
+    system: str | None
+    turns: list[Turn]
+    chosen: str
+    rejected: list[str] = field(default_factory=list)
+    preferences: list[StatedPreference] = field(default_factory=list)
+    contrast: list[str] = field(default_factory=list)
+    source: str = "unknown"
+    margin: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Prompt:
+    """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model."""
+
+    id: str
+    split: str
+    system: str | None
+    instruction: str
+    preferences: list[StatedPreference] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation in the form every chat template takes."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.instruction}]
+
+
+@dataclass(kw_only=True, slots=True)
+class Response:
+    """What an engine answered to a prompt."""
+
+    id: str
+    text: str
+    finished: bool
+    """Whether the model ended the response itself; false when it was cut at the token limit."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Estimate:
+    """A metric with its 95 % interval; `value` is None when nothing could be scored."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unscored: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class Scores:
+    """`scores.json`: flat metrics, `"<split>/<metric>"` or `"<split>/<metric>/<dimension>"`."""
+
+    task: str
+    policy: dict[str, str]
+    """`path` and `fingerprint` of what was scored."""
+    metrics: dict[str, Estimate]
+    version: int = VERSION
+
+
+class RecordError(ValueError):
+    """A record that is missing, broken, or of another version."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (a dataclass or plain data) so that a reader sees the old file or the new one, never half of one."""
+    plain = asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON object a line, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            plain = asdict(row) if hasattr(row, "__dataclass_fields__") else row
+            stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON record; a record of another version is refused."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is not JSON: {error}") from error
+    if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
+        raise RecordError(f"{path} has record version {value['version']}; this release reads version {VERSION}")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read one JSON object a line; a broken line is refused with its number."""
+    if not path.exists():
+        raise RecordError(f"{path} does not exist")
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RecordError(f"{path}, line {number}: not JSON ({error})") from error

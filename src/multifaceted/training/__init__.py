@@ -1,0 +1,1 @@
+"""Training: one Lightning module, and what happens before and after it."""

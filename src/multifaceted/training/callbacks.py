@@ -1,0 +1,154 @@
+"""What watches a fit: progress, a clean early stop, the record of metrics."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
+
+from multifaceted.data.batches import PreferenceBatch
+from multifaceted.records import METRICS
+
+
+class Progress(Callback):
+    """One bar over optimizer steps: loss, pair accuracy, examples a second, time left."""
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self.bar: tqdm[Any] | None = None
+        self.examples = 0
+        self.seconds = 0.0
+        self.started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar where the run stands; off a terminal it prints a line now and then."""
+        if trainer.is_global_zero:
+            interval = 0.5 if sys.stderr.isatty() else 30.0
+            self.bar = tqdm(
+                total=self.total_steps, initial=trainer.global_step, desc="train", unit="step", mininterval=interval
+            )
+        self.started = time.monotonic()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: validation is not throughput."""
+        if not trainer.sanity_checking and self.started:
+            self.seconds += time.monotonic() - self.started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again."""
+        self.started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PreferenceBatch, batch_idx: int
+    ) -> None:
+        """Advance by the optimizer steps taken."""
+        self.examples += len(batch.ids) * trainer.world_size if batch.counts else 0
+        if self.bar is None or trainer.global_step <= self.bar.n:
+            return
+        shown = {name: f"{float(trainer.callback_metrics[key]):.3f}" for name, key in _SHOWN if key in trainer.callback_metrics}
+        self.bar.set_postfix({**shown, "examples/s": f"{self.examples_per_second:.1f}"}, refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self.seconds += time.monotonic() - self.started
+        self.started = 0.0
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal in order."""
+        if self.bar is not None:
+            self.bar.close()
+
+    @property
+    def examples_per_second(self) -> float:
+        """Examples trained on a second, validation excluded."""
+        running = time.monotonic() - self.started if self.started else 0.0
+        return self.examples / max(self.seconds + running, 1e-9)
+
+
+_SHOWN = (("loss", "train/loss"), ("pair_accuracy", "train/pair_accuracy"))
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C or SIGTERM: finish the optimizer step, write `last.ckpt`, end cleanly. A second Ctrl-C ends at once."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the two signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop, at an optimizer step's end only."""
+        is_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.received is not None and is_step_end and not trainer.should_stop:
+            trainer.save_checkpoint(self.checkpoint)
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+class JsonlLogger(Logger):
+    """`metrics.jsonl`: one line per logged step. Rows past the step that a run resumes from are cut off."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        super().__init__()
+        self.path = folder / METRICS
+        if self.path.exists():
+            rows = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) < resume_step]
+            self.path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+    @property
+    def name(self) -> str:
+        """Lightning's name of the logger."""
+        return "jsonl"
+
+    @property
+    def version(self) -> int:
+        """Not versioned: a run has one folder."""
+        return 0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        """Append a row."""
+        values = {key: value for key, value in metrics.items() if key != "epoch"}
+        if values:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """`config.yaml` holds them."""
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,121 @@
+"""The one Lightning module: scores branches, asks the objective, averages over the whole optimizer step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
+
+from multifaceted.data.batches import PreferenceBatch
+from multifaceted.model.score import branch_logps, branch_rewards
+from multifaceted.objective.base import Branches, Head, Losses, Objective
+from multifaceted.training.optimizer import OptimizerConfig, Schedule
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the last checkpoint is kept."""
+
+
+class PreferenceModule(LightningModule):
+    """Training and validation of any objective.
+
+    A loss does not depend on how its optimizer step was cut: every micro-batch adds its weighted sum divided by
+    the step's global weight, and the sums are what is logged.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        optimizer: OptimizerConfig,
+        schedule: Schedule,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer_config = optimizer
+        self.schedule = schedule
+        self.total_steps = total_steps
+        self.step_sums: dict[str, Tensor] = {}
+        self.group_sums: dict[str, Tensor] = {}
+
+    def forward(self, batch: PreferenceBatch) -> Losses:
+        """Score the branches and ask the objective."""
+        score = branch_rewards if self.objective.head is Head.REWARD else branch_logps
+        return self.objective(
+            Branches(
+                values=score(self.model, batch.rows),
+                num_tokens=batch.rows.num_tokens,
+                chosen=batch.chosen,
+                pair_chosen=batch.pair_chosen,
+                pair_rejected=batch.pair_rejected,
+                pair_example=batch.pair_example,
+                reference=batch.reference,
+                margin=batch.margin,
+            )
+        )
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+        """This micro-batch's share of the step's loss."""
+        losses = self(batch)
+        total = batch.step_tokens if self.objective.weighs_tokens else batch.step_examples
+        share = (losses.weight * losses.loss).sum() / total * batch.counts
+        if not torch.isfinite(share):
+            bad = [name for name, value in zip(batch.ids, losses.loss.tolist(), strict=True) if value - value != 0]
+            raise NonFiniteLossError(
+                f"the loss is {float(share.detach())} at optimizer step {self.global_step}, in examples"
+                f" {', '.join(bad or batch.ids)}. The last checkpoint is kept. Lower optimizer.lr, lengthen the"
+                " warm-up, or look at these examples"
+            )
+        sums = {"loss": share.detach()}
+        for name, values in losses.metrics.items():
+            sums[name] = values.detach().sum() / batch.step_examples * batch.counts
+        for name, value in sums.items():
+            self.step_sums[name] = self.step_sums.get(name, torch.zeros_like(value)) + value
+        # Lightning divides by the number of micro-batches, and averages gradients over ranks.
+        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the sums of the step."""
+        reduced = {
+            f"train/{name}": self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self.step_sums.items()
+        }
+        self.step_sums.clear()
+        rate = optimizer.param_groups[0]["lr"]
+        self.log_dict({**reduced, "train/learning_rate": torch.tensor(rate)}, rank_zero_only=True)
+
+    def validation_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Add each example's loss and metrics to the sums of its groups."""
+        if not batch.counts:
+            return
+        losses = self(batch)
+        columns = {"loss": losses.loss, **losses.metrics}
+        for index in range(len(batch.ids)):
+            groups = ["", f"/{batch.sources[index]}", *(f"/{name}" for name in batch.dimensions[index])]
+            for metric, values in columns.items():
+                weight = losses.weight[index] if metric == "loss" else torch.ones_like(values[index])
+                pair = torch.stack([weight * values[index], weight])
+                for group in groups:
+                    key = f"val/{metric}{group}"
+                    self.group_sums[key] = self.group_sums.get(key, torch.zeros_like(pair)) + pair
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the weighted means: overall, by source, and by the dimension in which a pair differs."""
+        sums = {key: self.trainer.strategy.reduce(pair, reduce_op="sum") for key, pair in sorted(self.group_sums.items())}
+        self.group_sums.clear()
+        self.log_dict({key: pair[0] / pair[1] for key, pair in sums.items()})
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, stepped once per optimizer step."""
+        optimizer = self.optimizer_config.build(self.model)
+        schedule = LambdaLR(optimizer, lambda step: self.schedule.factor(step, self.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are dataclasses, which know how to move."""
+        return batch.to(device)

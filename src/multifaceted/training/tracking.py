@@ -1,0 +1,100 @@
+"""Weights & Biases: never prompting, offline where no key is configured, and the facts of a run in `run.json`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Wandb:
+    """Tracking with Weights & Biases.
+
+    Attributes:
+        mode: "online", "offline" or "disabled"; unset, it is online where a key is configured, else offline. The
+            environment's WANDB_MODE wins over both.
+    """
+
+    project: str = "multifaceted"
+    entity: str | None = None
+    group: str | None = None
+    mode: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "online", "offline", "disabled"):
+            raise ValueError(f"mode is {self.mode!r}; choose online, offline or disabled")
+
+    def resolved_mode(self) -> str:
+        """The mode that this run will have."""
+        chosen = os.environ.get("WANDB_MODE") or self.mode
+        return chosen or ("online" if _has_key() else "offline")
+
+    def build(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Logger | None:
+        """The logger, or None when disabled."""
+        mode = self.resolved_mode()
+        if mode == "disabled":
+            return None
+        os.environ.setdefault("WANDB_SILENT", "true")
+        logger = WandbLogger(
+            project=self.project,
+            entity=self.entity,
+            group=self.group,
+            name=name,
+            id=run_id,
+            resume="allow",
+            save_dir=str(folder),
+            offline=mode == "offline",
+            config=config,
+        )
+        if mode == "offline":
+            log.info("W&B is offline; to upload: wandb sync %s/wandb/offline-run-*", folder)
+        return logger
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return netrc.exists() and "wandb" in netrc.read_text(encoding="utf-8", errors="ignore")
+
+
+def run_facts(seed: int) -> dict[str, Any]:
+    """Versions, commit, hardware and command: what is needed to repeat a run, and no secret."""
+    import torch
+
+    packages = ("torch", "transformers", "lightning", "hydra-core", "tokenizers")
+    return {
+        "version": 1,
+        "command": " ".join(["python", *sys.argv]),
+        "seed": seed,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "git": _git_state(),
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    root = Path(__file__).resolve().parents[3]
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

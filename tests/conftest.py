@@ -1,0 +1,62 @@
+"""Shared fixtures. Nothing here reaches a network: hub and tracking are offline."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from multifaceted.config import prepare_overrides
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+TINY = [
+    "model.config.hidden_size=16",
+    "model.config.intermediate_size=32",
+    "model.config.num_hidden_layers=1",
+    "model.config.num_attention_heads=2",
+    "model.config.num_key_value_heads=1",
+    "model.vocab_size=400",
+    "data.source.num_examples=16",
+    "data.source.num_validation=8",
+    "data.max_length=400",
+    "batch.examples=4",
+]
+"""Overrides that make any mini experiment a matter of a second."""
+
+
+def composed(name, overrides=()):
+    """Compose a root config as the app would."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, overrides=prepare_overrides(list(overrides)))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Train tiny experiments: `trained("sft", "max_steps=1")` gives config, plain config and outcome."""
+    from multifaceted.config import build, to_plain
+    from multifaceted.training.run import TrainConfig, run
+
+    def train(experiment, *overrides, folder=None):
+        paths = [f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
+        config = build(composed("train", [f"+experiment={experiment}", *TINY, *paths, *overrides]), TrainConfig)
+        return run(config, to_plain(config), folder or tmp_path / "outputs" / experiment)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A finished tiny SFT run that other tests start from or evaluate."""
+    from multifaceted.config import build, to_plain
+    from multifaceted.training.run import TrainConfig, run
+
+    root = tmp_path_factory.mktemp("tiny")
+    paths = [f"paths.outputs={root}/outputs", f"paths.cache={root}/cache"]
+    config = build(composed("train", ["+experiment=sft", *TINY, *paths, "max_steps=2"]), TrainConfig)
+    return run(config, to_plain(config), root / "outputs" / "sft")

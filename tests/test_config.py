@@ -1,0 +1,129 @@
+"""Composition, the typed boundary, and what it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
+from multifaceted.evaluation.run import EvalConfig
+from multifaceted.training.run import TrainConfig
+from tests.conftest import CONF, ROOT, composed
+
+GROUPS = {"data", "model", "objective", "optimizer", "trainer", "logger", "paths"}
+EVAL_GROUPS = {"task", "engine"}
+REQUIRED = {"optimizer=adamw": ["optimizer.lr=1e-3"]}
+
+
+def choices(group):
+    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
+
+
+def test_every_yaml_belongs_to_a_tested_group():
+    groups = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
+    assert groups == GROUPS | EVAL_GROUPS | {"experiment"}
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(GROUPS) for name in choices(group)])
+def test_every_group_choice_builds(choice):
+    assert build(composed("train", [choice, *REQUIRED.get(choice, [])]), TrainConfig)
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group)])
+def test_every_eval_choice_builds(choice):
+    assert build(composed("eval", [choice, "policy=somewhere"]), EvalConfig)
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_builds_and_its_config_is_complete(name):
+    config = build(composed("train", [f"+experiment={name}"]), TrainConfig)
+    plain = yaml.safe_load(yaml.safe_dump(to_plain(config)))
+    assert plain["clip_norm"] == 1.0 and plain["schedule"]["floor"] == 0.0, "defaults of the code are spelled out"
+    plain.pop("_target_")
+    assert build(plain, TrainConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("+typo=1", "unknown key 'typo'"),
+        ("objective.lamb=0.2", "did you mean 'objective.lam'?"),
+        ("batch.example=8", "did you mean 'batch.examples'?"),
+        ("data.source.num_exampels=8", "did you mean 'data.source.num_examples'?"),
+        ("schedule.shape=cosin", "schedule.shape: 'cosin' does not fit Shape"),
+        ("objective.lam=strong", "objective.lam: 'strong'"),
+        ("objective.lam=-1", "objective: lam is -1"),
+        ("batch.examples=0", "batch: examples is 0"),
+        ("batch.examples=true", "batch.examples: True is a boolean"),
+        ("batch.examples=2.5", "batch.examples: 2.5"),
+        ("seed=abc", "seed: 'abc'"),
+        ("data.overlong=shorten", "data.overlong: 'shorten'"),
+        ("data.source.system=none", "data.source.system: 'none'"),
+        ("logger.mode=sometimes", "logger: mode is 'sometimes'"),
+        ("validation.mode=most", "validation: mode is 'most'"),
+        ("schedule.warmup_steps=3", "warmup_steps or warmup_share, not both"),
+        ("optimizer=adamw", "optimizer.lr"),
+        ("objective._target_=os.system", "outside the trusted packages"),
+        ("objective._target_=multifaceted.objective.dpo.Dpo", "cannot import"),
+        ("objective._target_=multifaceted.training.optimizer.Muon", "unknown key 'objective.lam'"),
+        ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "refused its arguments"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_by_name(override, named):
+    with pytest.raises(ConfigError) as refusal:
+        build(composed("train", [override]), TrainConfig)
+    assert named in str(refusal.value)
+
+
+def test_a_third_party_callback_passes_through():
+    overrides = [
+        "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+        "+callbacks.stop.monitor=val/loss",
+    ]
+    config = build(composed("train", overrides), TrainConfig)
+    assert type(config.callbacks["stop"]).__name__ == "EarlyStopping"
+
+
+def test_a_component_of_the_wrong_kind_is_refused():
+    node = OmegaConf.to_container(composed("train"))
+    node["objective"] = {"_target_": "multifaceted.training.optimizer.AdamW", "lr": 0.1}
+    with pytest.raises(ConfigError, match="objective._target_: .* is not a Objective"):
+        build(node, TrainConfig)
+
+
+def test_user_modules_are_trusted_by_name_only():
+    node = OmegaConf.to_container(composed("train")) | {"callbacks": {"c": {"_target_": "collections.OrderedDict"}}}
+    with pytest.raises(ConfigError, match=r"trust=\[collections\]"):
+        build(node, TrainConfig)
+    assert build(node | {"trust": ["collections"]}, TrainConfig).callbacks
+
+
+def test_overrides_of_unset_keys_are_accepted_without_a_plus():
+    arguments = ["objective.beta=1", "+experiment=dpo", "hydra.run.dir=x", "data=mini", "seed=1", "~trainer.devices"]
+    assert prepare_overrides(arguments) == ["++objective.beta=1", *arguments[1:]]
+
+
+def test_run_names():
+    assert run_name(["+experiment=orpo"]) == "orpo"
+    assert run_name(["++b.c=1", "+experiment=orpo", "seed=2"]) == run_name(["seed=2", "++b.c=1", "+experiment=orpo"])
+    assert run_name(["+experiment=orpo", "overwrite=true"]) == "orpo"
+    assert run_name(["start=a/b"]) != run_name(["start=a-b"]), "what a name cannot show, its hash tells apart"
+    assert len(run_name([f"key{i}=value" for i in range(50)])) <= 100
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["+experiment=orpo", "--cfg", "job"]])
+@pytest.mark.parametrize("app", ["train.py", "eval.py"])
+def test_help_and_cfg_import_nothing_heavy(app, arguments):
+    if app == "eval.py":
+        arguments = [a for a in arguments if not a.startswith("+experiment")]
+    code = (
+        "import runpy, sys, atexit\n"
+        f"sys.argv = {[app, *arguments]!r}\n"
+        "atexit.register(lambda: print('HEAVY', [m for m in ('torch', 'transformers', 'lightning') if m in sys.modules]))\n"
+        f"runpy.run_path({app!r}, run_name='__main__')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "HEAVY []" in result.stdout, result.stdout + result.stderr
+    assert "orpo" in result.stdout

@@ -1,0 +1,71 @@
+"""Who may import whom: the one table, checked against the syntax tree."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "multifaceted"
+MAY_IMPORT = {
+    "records": set(),
+    "preferences": set(),
+    "trees": set(),
+    "mini": {"records", "preferences"},
+    "objective": set(),
+    "model": {"records", "trees"},
+    "data": {"records", "preferences", "trees", "mini"},
+    "training": {"data", "model", "objective", "records", "trees"},
+    "inference": {"model", "records"},
+    "evaluation": {"inference", "data", "model", "mini", "preferences", "records"},
+    "config": set(),
+    "app": {"config", "records", "training", "evaluation"},
+}
+MAY_NOT_USE = {
+    "records": {"torch", "transformers", "lightning", "omegaconf", "hydra"},
+    "preferences": {"torch", "transformers", "lightning", "omegaconf", "hydra"},
+    "mini": {"torch", "transformers", "lightning", "omegaconf", "hydra", "numpy"},
+    "trees": {"transformers", "lightning", "omegaconf", "hydra"},
+    "objective": {"transformers", "lightning", "omegaconf", "hydra", "wandb"},
+    "model": {"lightning", "omegaconf", "hydra", "wandb"},
+    "data": {"lightning", "omegaconf", "hydra", "wandb"},
+    "training": {"omegaconf", "hydra"},
+    "inference": {"lightning", "omegaconf", "hydra"},
+    "evaluation": {"lightning", "omegaconf", "hydra"},
+    "config": {"torch", "transformers", "lightning", "peft"},
+    "app": set(),
+}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    for module in imported(path):
+        top, *rest = module.split(".")
+        if top == "multifaceted":
+            assert rest[0] in MAY_IMPORT[room] | {room}, f"{room} may not import {module}"
+        else:
+            assert top not in MAY_NOT_USE[room], f"{room} may not use {top}"
+
+
+def test_the_table_names_every_room():
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(MAY_IMPORT) == set(MAY_NOT_USE)
+
+
+def test_rules_do_not_import_the_writer():
+    assert not any("responses" in m or "world" in m for m in imported(PACKAGE / "mini" / "rules.py"))

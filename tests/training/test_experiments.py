@@ -1,0 +1,129 @@
+"""Every experiment, one optimizer step, through the code that users run, in one process."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from multifaceted.config import build
+from multifaceted.data.source import DataError
+from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY, read_json, read_jsonl
+from multifaceted.training.folder import RunFolderError
+from multifaceted.training.module import NonFiniteLossError
+from multifaceted.training.run import TrainConfig
+from tests.conftest import CONF, composed
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+STARTS_FROM_SFT = {"dpo", "reward_model"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_takes_a_step(experiment, trained, tiny_run):
+    start = [f"start={tiny_run.folder}"] if experiment in STARTS_FROM_SFT else []
+    outcome = trained(experiment, "max_steps=1", *start)
+    assert outcome.summary["steps"] == 1
+    assert outcome.summary["val/loss"] > 0 and "val/pair_accuracy/style" in outcome.summary
+    assert {f.name for f in outcome.folder.iterdir()} >= {CONFIG, RUN, METRICS, SUMMARY, "checkpoints", outcome.exported.name}
+    kind = AutoModelForSequenceClassification if experiment == "reward_model" else AutoModelForCausalLM
+    model = kind.from_pretrained(outcome.exported)
+    tokenizer = AutoTokenizer.from_pretrained(outcome.exported)
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi."}], add_generation_prompt=True, return_tensors="pt")
+    assert torch.isfinite(model(ids["input_ids"]).logits).all()
+
+
+def test_starting_from_nothing_says_what_to_train_first(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"does not exist.*python train.py \+experiment=sft"):
+        trained("dpo", f"start={tmp_path}/outputs/sft")
+
+
+def test_dpo_begins_at_log_two_and_reuses_its_reference(trained, tiny_run, tmp_path):
+    overrides = [f"start={tiny_run.folder}", "max_steps=1"]
+    first = trained("dpo", *overrides)
+    rows = list(read_jsonl(first.folder / METRICS))
+    assert next(r["train/loss"] for r in rows if "train/loss" in r) == pytest.approx(0.693147, abs=1e-5)
+    cached = list((tmp_path / "cache" / "reference").iterdir())
+    assert len(cached) == 1
+    written = cached[0].stat().st_mtime_ns
+    trained("dpo", *overrides, "overwrite=true")
+    assert cached[0].stat().st_mtime_ns == written
+    trained("dpo", *overrides, "data.source.num_examples=15", "overwrite=true")
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 2, "other data is a miss"
+
+
+def test_a_finished_run_is_returned_and_a_changed_one_refused(trained):
+    first = trained("sft", "max_steps=1")
+    again = trained("sft", "max_steps=1")
+    assert again.was_finished and again.summary == first.summary
+    with pytest.raises(RunFolderError) as refusal:
+        trained("sft", "max_steps=2", "schedule.floor=0.5")
+    assert "max_steps: 1 -> 2" in str(refusal.value) and "schedule.floor: 0.0 -> 0.5" in str(refusal.value)
+    assert trained("sft", "max_steps=2", "overwrite=true").summary["steps"] == 2
+
+
+def test_a_folder_that_cannot_be_written_is_refused_early(trained, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(RunFolderError, match="cannot write the run folder"):
+        trained("sft", folder=tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_refused_early(trained, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(RunFolderError, match="GB free"):
+        trained("sft")
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_training(trained):
+    with pytest.raises(DataError, match="prompt_too_long"):
+        trained("sft", "data.max_length=10")
+
+
+def test_a_context_that_the_model_lacks_is_refused(trained):
+    with pytest.raises(ValueError, match="512 positions, fewer than data.max_length=600"):
+        trained("sft", "data.max_length=600")
+
+
+def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(trained, monkeypatch):
+    from multifaceted.objective.orpo import ORPO
+
+    original, calls = ORPO.__call__, []
+
+    def diverging(self, branches):
+        losses = original(self, branches)
+        calls.append(None)
+        return losses if len(calls) < 6 else type(losses)(loss=losses.loss * float("nan"), weight=losses.weight)
+
+    monkeypatch.setattr(ORPO, "__call__", diverging)
+    with pytest.raises(NonFiniteLossError, match=r"nan at optimizer step 3, in examples mini-0-") as error:
+        trained("orpo", "validation.times=4", "data.source.num_validation=4", "batch.micro_examples=4")
+    assert "The last checkpoint is kept" in str(error.value)
+
+
+def test_records_carry_versions_and_no_secret(trained, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret-key-of-40-letters")
+    outcome = trained("sft", "max_steps=1")
+    facts = read_json(outcome.folder / RUN)
+    assert facts["version"] == 1 and facts["seed"] == 0 and facts["packages"]["torch"]
+    for path in outcome.folder.rglob("*"):
+        if path.is_file():
+            assert b"secret-key" not in path.read_bytes(), path
+
+
+def test_wandb_offline_writes_a_run_and_needs_no_account(trained, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    outcome = trained("sft", "max_steps=1")
+    assert list((outcome.folder / "wandb").glob("offline-run-*"))
+
+
+def test_the_written_config_rebuilds_the_run(trained):
+    import yaml
+
+    outcome = trained("sft", "max_steps=1")
+    written = yaml.safe_load((outcome.folder / CONFIG).read_text())
+    written.pop("_target_")
+    assert build(written, TrainConfig).max_steps == 1
+    json.dumps(written)
+
+
+def test_composing_is_enough_to_name_a_run():
+    assert composed("train", ["+experiment=dpo"]).start == "outputs/sft"
