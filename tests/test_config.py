@@ -89,7 +89,7 @@ def test_a_third_party_callback_passes_through():
 def test_a_component_of_the_wrong_kind_is_refused():
     node = OmegaConf.to_container(composed("train"))
     node["objective"] = {"_target_": "multifaceted.training.optimizer.AdamW", "lr": 0.1}
-    with pytest.raises(ConfigError, match="objective._target_: .* is not a Objective"):
+    with pytest.raises(ConfigError, match=r"objective._target_: .* is not a Objective"):
         build(node, TrainConfig)
 
 
@@ -121,7 +121,8 @@ def test_help_and_cfg_import_nothing_heavy(app, arguments):
     code = (
         "import runpy, sys, atexit\n"
         f"sys.argv = {[app, *arguments]!r}\n"
-        "atexit.register(lambda: print('HEAVY', [m for m in ('torch', 'transformers', 'lightning') if m in sys.modules]))\n"
+        "heavy = ('torch', 'transformers', 'lightning')\n"
+        "atexit.register(lambda: print('HEAVY', [m for m in heavy if m in sys.modules]))\n"
         f"runpy.run_path({app!r}, run_name='__main__')\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ def train(config: DictConfig) -> int:
         outcome = run(typed, to_plain(typed), folder)
         shown = _relative(folder)
         if outcome.interrupted_by is not None:
-            print(f"\nStopped by {outcome.interrupted_by.name}; the state is saved in {shown}. The same command continues.")
+            print(f"\nStopped by {outcome.interrupted_by.name}; {shown} holds the state. The same command continues.")
             return 128 + int(outcome.interrupted_by)
         if outcome.was_finished:
             print(f"{shown} is finished; overwrite=true starts it anew.")
@@ -90,7 +90,9 @@ def _log_to(folder: Path | None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"cannot write to {folder}: {error}; choose another folder with paths.outputs=...") from error
+            raise ConfigError(
+                f"cannot write to {folder}: {error}; choose another folder with paths.outputs=..."
+            ) from error
     root.handlers = handlers
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -130,7 +132,9 @@ def _score_table(scores: Scores) -> str:
     rows += [[split, *(_interval(scores.metrics[f"{split}/{column}"]) for column in columns)] for split in splits]
     dimensions = sorted({key.split("/")[2] for key in scores.metrics if key.count("/") == 2})
     by_dimension = [["adherence", *dimensions]]
-    by_dimension += [[split, *(_interval(scores.metrics[f"{split}/adherence/{d}"]) for d in dimensions)] for split in splits]
+    by_dimension += [
+        [split, *(_interval(scores.metrics[f"{split}/adherence/{d}"]) for d in dimensions)] for split in splits
+    ]
     shown = {f"{split}/{column}" for split in splits for column in columns}
     controls = [["control", "value"]]
     controls += [[k, _interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
@@ -151,6 +155,8 @@ def format_table(rows: list[list[str]]) -> str:
     """Columns aligned, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in rows
     )

@@ -61,7 +61,7 @@ class Taxonomy:
 
 
 def parse_taxonomy(tree: dict[str, Any]) -> Taxonomy:
-    """Build a taxonomy from `{dimension: {subdimension: {name: {keyword, description, ...}}}}`; extra keys are kept out."""
+    """Build a taxonomy from `{dimension: {subdimension: {name: {keyword, description, ...}}}}`."""
     return Taxonomy(
         preferences=tuple(
             Preference(

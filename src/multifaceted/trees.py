@@ -125,6 +125,17 @@ def lay_out(trees: Sequence[TokenTree], rows: Sequence[Sequence[int]] | None = N
     )
 
 
+def balanced_rows(lengths: Sequence[int], num_rows: int) -> list[list[int]]:
+    """Deal trees to rows, the longest first, each to the shortest row so far (Graham 1969): little padding is left."""
+    rows: list[list[int]] = [[] for _ in range(min(num_rows, len(lengths)))]
+    filled = [0] * len(rows)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = filled.index(min(filled))
+        rows[row].append(index)
+        filled[row] += lengths[index]
+    return rows
+
+
 def tree_mask(tree_ids: Tensor, branch_ids: Tensor) -> Tensor:
     """Which position may attend to which: [rows, 1, width, width], true where the query (dim 2) sees the key (dim 3).
 

@@ -9,7 +9,10 @@ from multifaceted.trees import TokenTree
 
 
 def trees(num):
-    return [TokenTree(id=str(i), prompt=[1] * (3 + i % 5), branches=[[5] * (1 + i % 7), [6] * 2], source="s") for i in range(num)]
+    return [
+        TokenTree(id=str(i), prompt=[1] * (3 + i % 5), branches=[[5] * (1 + i % 7), [6] * 2], source="s")
+        for i in range(num)
+    ]
 
 
 def batches(num, **settings):
@@ -26,11 +29,16 @@ def ids(many):
 
 
 @given(
-    num=st.integers(1, 40), examples=st.integers(1, 9), micro=st.integers(1, 5), epochs=st.integers(1, 3), world=st.integers(1, 3)
+    num=st.integers(1, 40),
+    examples=st.integers(1, 9),
+    micro=st.integers(1, 5),
+    epochs=st.integers(1, 3),
+    world=st.integers(1, 3),
 )
 def test_every_example_once_an_epoch_whatever_the_cut(num, examples, micro, epochs, world):
     ranks = [
-        batches(num, examples=examples, micro=micro, epochs=epochs, rank=rank, world_size=world) for rank in range(world)
+        batches(num, examples=examples, micro=micro, epochs=epochs, rank=rank, world_size=world)
+        for rank in range(world)
     ]
     seen = [name for rank in ranks for name in ids(rank[i] for i in range(len(rank)))]
     assert sorted(seen) == sorted(str(i) for i in range(num) for _ in range(epochs))

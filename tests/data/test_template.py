@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from multifaceted.data.encode import Overlong, encode
 from multifaceted.data.source import DataError
-from multifaceted.data.template import conversation, render_answered, render_prompt, set_template, template_names
+from multifaceted.data.template import conversation, render_answered, render_prompts, set_template, template_names
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, Turn
 
@@ -15,7 +15,9 @@ def tokenizer():
     return train_tokenizer(["You value brevity. What is rain? [INST] Water. [/INST]"] * 3, 300)
 
 
-def example(system="You value brevity.", turns=("What is rain?",), chosen="Water.", rejected=("Tears of gods.",), name="e"):
+def example(
+    system="You value brevity.", turns=("What is rain?",), chosen="Water.", rejected=("Tears of gods.",), name="e"
+):
     roles = ["user", "assistant"] * len(turns)
     return Example(
         id=name, system=system, turns=[Turn(role=r, content=c) for r, c in zip(roles, turns, strict=False)],
@@ -35,15 +37,15 @@ def example(system="You value brevity.", turns=("What is rain?",), chosen="Water
 def test_bytes_of_an_answered_conversation(tokenizer, template, system, expected):
     set_template(tokenizer, template)
     messages = conversation(example(system))
-    assert render_answered(tokenizer, messages, "Water.") == expected
-    assert render_prompt(tokenizer, messages) == expected.removesuffix(" Water.</s>")
+    assert render_answered(tokenizer, [messages], ["Water."])[0] == expected
+    assert render_prompts(tokenizer, [messages])[0] == expected.removesuffix(" Water.</s>")
 
 
 def test_bytes_of_several_turns(tokenizer):
     set_template(tokenizer, "janus")
     messages = conversation(example(turns=("Hi.", "Hello.", "What is rain?")))
     expected = "<s>[INST] You value brevity.\nHi. [/INST] Hello.</s>[INST] What is rain? [/INST] Water.</s>"
-    assert render_answered(tokenizer, messages, "Water.") == expected
+    assert render_answered(tokenizer, [messages], ["Water."])[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -52,12 +54,12 @@ def test_bytes_of_several_turns(tokenizer):
         (
             "chatml",
             "<|im_end|>",
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\nWater.<|im_end|>",
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\nWater.<|im_end|>",  # noqa: E501
         ),
         (
             "llama3",
             "<|eot_id|>",
-            "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>"
+            "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>"  # noqa: E501
             "\n\nRain?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nWater.<|eot_id|>",
         ),
     ],
@@ -68,8 +70,8 @@ def test_bytes_of_other_templates(tokenizer, template, eos, expected):
     tokenizer.add_special_tokens({"eos_token": eos})
     set_template(tokenizer, template)
     messages = conversation(example("Be brief.", ("Rain?",)))
-    assert render_answered(tokenizer, messages, "Water.") == expected
-    assert expected.startswith(render_prompt(tokenizer, messages))
+    assert render_answered(tokenizer, [messages], ["Water."])[0] == expected
+    assert expected.startswith(render_prompts(tokenizer, [messages])[0])
 
 
 def test_without_system_message_the_tokens_are_mistrals_own():
@@ -84,7 +86,7 @@ def test_without_system_message_the_tokens_are_mistrals_own():
     theirs = encoder.encode_chat_completion(ChatCompletionRequest(messages=messages))
     tokenizer = train_tokenizer(["rain"], 300)
     set_template(tokenizer, "janus")
-    ours = render_prompt(tokenizer, conversation(example(None, turns)))
+    ours = render_prompts(tokenizer, [conversation(example(None, turns))])[0]
     pieces = encoder.instruct_tokenizer.tokenizer
     marks = {"<s>": [pieces.bos_id], "</s>": [pieces.eos_id]}
     ids = []
@@ -99,7 +101,7 @@ def test_turns_that_do_not_alternate_are_refused(tokenizer, turns):
     set_template(tokenizer, "janus")
     messages = [{"role": "assistant", "content": "Hello."}, *conversation(example(None, turns))]
     with pytest.raises(Exception, match="must alternate"):
-        render_prompt(tokenizer, messages)
+        render_prompts(tokenizer, [messages])[0]
 
 
 def test_unknown_templates_are_refused(tokenizer):

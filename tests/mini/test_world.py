@@ -11,7 +11,7 @@ from multifaceted.mini.holdout import Part, combination_key, part_of
 from multifaceted.mini.lexicon import kinds, messages, taxonomy, topics
 from multifaceted.mini.messages import render_wording, wordings
 
-FUNCTION_WORDS = {"a", "an", "the", "for", "on", "to", "of", "they", "them", "user", "would", "be"}
+FUNCTION_WORDS = set("a an the for on to of they them user would be with it is that has and from".split())
 
 
 def grams(text):
@@ -42,7 +42,7 @@ def test_recombined_wordings_share_no_trigram_and_use_known_words():
         for text in all_wordings("recombined", part):
             shared, words = grams(text)
             assert not shared & trigrams, text
-            assert words <= known, (text, words - known)
+            assert words <= known | FUNCTION_WORDS, (text, words - known)
 
 
 def test_disjoint_wordings_share_no_content_word():
@@ -64,7 +64,9 @@ def test_held_out_wordings_are_divided_and_refused_to_training():
 def test_training_never_sees_what_is_held_out():
     examples = world.collection(2000, seed=3)
     held_out_topics = [*topics().by_part[Part.VALIDATION], *topics().by_part[Part.TEST]]
-    held_out_wordings = {w for kind in ("recombined", "disjoint") for p in (Part.VALIDATION, Part.TEST) for w in all_wordings(kind, p)}
+    held_out_wordings = {
+        w for kind in ("recombined", "disjoint") for p in (Part.VALIDATION, Part.TEST) for w in all_wordings(kind, p)
+    }
     for example in examples:
         assert part_of("combination", combination_key([p.preference for p in example.preferences])) is Part.TRAIN
         texts = " ".join([example.turns[0].content, example.chosen, *example.rejected]).lower()

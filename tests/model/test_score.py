@@ -31,7 +31,10 @@ def random_trees(num, branches=3):
     def ids():
         return torch.randint(3, 64, (int(torch.randint(2, 12, (), generator=generator)),), generator=generator).tolist()
 
-    return [TokenTree(id=str(n), prompt=[1, *ids()], branches=[[*ids(), 2] for _ in range(branches)], source="s") for n in range(num)]
+    return [
+        TokenTree(id=str(n), prompt=[1, *ids()], branches=[[*ids(), 2] for _ in range(branches)], source="s")
+        for n in range(num)
+    ]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

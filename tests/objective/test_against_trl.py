@@ -30,7 +30,9 @@ def tokenizer():
 
 def model(tokenizer, seed, kind=AutoModelForCausalLM, attention="eager", **extra):
     torch.manual_seed(seed)
-    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    shape = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
     config = AutoConfig.for_model(
         "llama", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         **shape, **extra,
@@ -47,7 +49,9 @@ def trees(tokenizer):
 
     eos = [tokenizer.eos_token_id]
     return [
-        TokenTree(id=str(i), prompt=ids(p["prompt"]), branches=[ids(p["chosen"]) + eos, ids(p["rejected"]) + eos], source="s")
+        TokenTree(
+            id=str(i), prompt=ids(p["prompt"]), branches=[ids(p["chosen"]) + eos, ids(p["rejected"]) + eos], source="s"
+        )
         for i, p in enumerate(PAIRS)
     ]
 
@@ -56,14 +60,18 @@ def trl_batch(trainer):
     return next(iter(trainer.get_train_dataloader()))
 
 
-ARGUMENTS = dict(per_device_train_batch_size=3, report_to=[], use_cpu=True, bf16=False, max_length=None, save_strategy="no")
+ARGUMENTS = dict(
+    per_device_train_batch_size=3, report_to=[], use_cpu=True, bf16=False, max_length=None, save_strategy="no"
+)
 
 
 @torch.no_grad()
 def test_dpo(tokenizer, tmp_path):
     from datasets import Dataset
 
-    args = trl.DPOConfig(output_dir=str(tmp_path), beta=0.3, gradient_checkpointing=False, disable_dropout=True, **ARGUMENTS)
+    args = trl.DPOConfig(
+        output_dir=str(tmp_path), beta=0.3, gradient_checkpointing=False, disable_dropout=True, **ARGUMENTS
+    )
     trainer = trl.DPOTrainer(
         model=model(tokenizer, 1),
         ref_model=model(tokenizer, 2),

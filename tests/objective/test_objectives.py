@@ -19,7 +19,11 @@ PAIRWISE = [DPO(beta=0.1), ORPO(lam=0.5), RewardModel()]
 def branches(values, tokens=None, groups=(2,), reference=None, margin=None):
     """Branches of examples with `groups` branches each, the chosen first."""
     starts = [sum(groups[:i]) for i in range(len(groups))]
-    pairs = [(start, start + b, i) for i, (start, size) in enumerate(zip(starts, groups, strict=True)) for b in range(1, size)]
+    pairs = [
+        (start, start + b, i)
+        for i, (start, size) in enumerate(zip(starts, groups, strict=True))
+        for b in range(1, size)
+    ]
     chosen, rejected, example = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
     return Branches(
         values=torch.as_tensor(values, dtype=torch.float32),
@@ -88,7 +92,9 @@ def test_dpo_of_policy_equal_to_reference_is_log_two():
 
 
 @pytest.mark.parametrize("objective", PAIRWISE, ids=lambda o: type(o).__name__)
-@given(chosen=st.floats(-50, -0.1), rejected=st.floats(-50, -0.1), tokens=st.tuples(st.integers(1, 20), st.integers(1, 20)))
+@given(
+    chosen=st.floats(-50, -0.1), rejected=st.floats(-50, -0.1), tokens=st.tuples(st.integers(1, 20), st.integers(1, 20))
+)
 def test_gradients_raise_chosen_and_lower_rejected(objective, chosen, rejected, tokens):
     example = branches([chosen, rejected], list(tokens), reference=[-5.0, -5.0])
     example.values.requires_grad_()

@@ -24,11 +24,20 @@ def test_every_experiment_takes_a_step(experiment, trained, tiny_run):
     outcome = trained(experiment, "max_steps=1", *start)
     assert outcome.summary["steps"] == 1
     assert outcome.summary["val/loss"] > 0 and "val/pair_accuracy/style" in outcome.summary
-    assert {f.name for f in outcome.folder.iterdir()} >= {CONFIG, RUN, METRICS, SUMMARY, "checkpoints", outcome.exported.name}
+    assert {f.name for f in outcome.folder.iterdir()} >= {
+        CONFIG,
+        RUN,
+        METRICS,
+        SUMMARY,
+        "checkpoints",
+        outcome.exported.name,
+    }
     kind = AutoModelForSequenceClassification if experiment == "reward_model" else AutoModelForCausalLM
     model = kind.from_pretrained(outcome.exported)
     tokenizer = AutoTokenizer.from_pretrained(outcome.exported)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi."}], add_generation_prompt=True, return_tensors="pt")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi."}], add_generation_prompt=True, return_tensors="pt"
+    )
     assert torch.isfinite(model(ids["input_ids"]).logits).all()
 
 
@@ -79,7 +88,7 @@ def test_a_prompt_longer_than_the_context_is_refused_before_training(trained):
 
 
 def test_a_context_that_the_model_lacks_is_refused(trained):
-    with pytest.raises(ValueError, match="512 positions, fewer than data.max_length=600"):
+    with pytest.raises(ValueError, match=r"512 positions, fewer than data\.max_length=600"):
         trained("sft", "data.max_length=600")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from multifaceted.trees import TokenTree, TreeRows, lay_out
+from multifaceted.trees import TokenTree, TreeRows, balanced_rows, lay_out
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,7 +84,7 @@ def collate(
     step_tokens: int | None = None,
     counts: bool = True,
 ) -> PreferenceBatch:
-    """Lay out examples, one tree a row.
+    """Lay out examples, about two trees a row: a long one beside a short one leaves little padding.
 
     Args:
         reference: example id to the reference log-probability of each branch.
@@ -97,7 +97,7 @@ def collate(
         start += len(tree.branches)
     columns = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
     return PreferenceBatch(
-        rows=lay_out(trees),
+        rows=lay_out(trees, balanced_rows([len(tree) for tree in trees], -(-len(trees) // 2))),
         chosen=torch.tensor(chosen),
         pair_chosen=columns[0],
         pair_rejected=columns[1],

@@ -39,9 +39,7 @@ class Data:
         check_examples(validation, needs_rejected=needs_rejected)
         return train, validation
 
-    def encode(
-        self, examples: list[Example], tokenizer: PreTrainedTokenizerBase, *, with_rejected: bool
-    ) -> Encoded:
+    def encode(self, examples: list[Example], tokenizer: PreTrainedTokenizerBase, *, with_rejected: bool) -> Encoded:
         """Token trees under the template."""
         set_template(tokenizer, self.template)
         return encode(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.source import DataError
-from multifaceted.data.template import conversation, render_answered, render_prompt
+from multifaceted.data.template import conversation, render_answered, render_prompts
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree
 
 
-class Overlong(str, Enum):
+class Overlong(StrEnum):
     """What happens to a path (prompt and branch) of more than `max_length` tokens."""
 
     DROP = "drop"
@@ -53,13 +53,9 @@ def encode(
     messages = [conversation(example) for example in examples]
     answers = [[e.chosen, *(e.rejected if with_rejected else [])] for e in examples]
     _refuse_special_tokens(examples, tokenizer)
-    prompts = _token_ids(tokenizer, [render_prompt(tokenizer, m) for m in messages])
-    paths = iter(
-        _token_ids(
-            tokenizer,
-            [render_answered(tokenizer, m, answer) for m, row in zip(messages, answers, strict=True) for answer in row],
-        )
-    )
+    prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
+    asked = [m for m, row in zip(messages, answers, strict=True) for _ in row]
+    paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
     result = Encoded(trees=[])
     for example, prompt, row in zip(examples, prompts, answers, strict=True):
         branches = [_branch(example, prompt, next(paths)) for _ in row]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from multifaceted.mini import world
 from multifaceted.records import Example
@@ -26,7 +26,7 @@ class DataSource:
         raise NotImplementedError
 
 
-class SystemMessages(str, Enum):
+class SystemMessages(StrEnum):
     """What the mini collection's system messages say."""
 
     STATED = "stated"

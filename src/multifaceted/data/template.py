@@ -23,8 +23,8 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Give the tokenizer a template by name.
 
     Raises:
-        ValueError: there is no such template, or "own" was asked of a tokenizer without one, or the template needs
-            a token that the tokenizer lacks.
+        ValueError: there is no such template, "own" was asked of a tokenizer without one, or the tokenizer ends a
+            turn with another token than the template.
     """
     if name == OWN:
         if not tokenizer.chat_template:
@@ -38,7 +38,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     for marker in markers:
         if marker != tokenizer.eos_token:
             raise ValueError(
-                f"data.template={name} ends an answer with {marker!r}, but the tokenizer's EOS is {tokenizer.eos_token!r}"
+                f"data.template={name} ends answers with {marker!r}, but the tokenizer's EOS is {tokenizer.eos_token!r}"
             )
     tokenizer.chat_template = template
 
@@ -49,13 +49,18 @@ def conversation(example: Example) -> list[dict[str, str]]:
     return [*system, *({"role": turn.role, "content": turn.content} for turn in example.turns)]
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    """The bytes that the model is given before it answers."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return cast(str, text)
+def render_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]]) -> list[str]:
+    """The bytes that the model is given before it answers, for each conversation."""
+    texts = tokenizer.apply_chat_template(list(conversations), tokenize=False, add_generation_prompt=True)
+    return cast(list[str], texts)
 
 
-def render_answered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answer: str) -> str:
-    """The bytes of the conversation with its answer and the end of it."""
-    turns = [*messages, {"role": "assistant", "content": answer}]
-    return cast(str, tokenizer.apply_chat_template(turns, tokenize=False))
+def render_answered(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]], answers: Sequence[str]
+) -> list[str]:
+    """The bytes of each conversation with its answer and the end of it."""
+    turns = [
+        [*messages, {"role": "assistant", "content": answer}]
+        for messages, answer in zip(conversations, answers, strict=True)
+    ]
+    return cast(list[str], tokenizer.apply_chat_template(turns, tokenize=False))

@@ -61,7 +61,13 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     check_model_folder(config.policy)
     fingerprint = folder_fingerprint(config.policy)
     prompts = config.task.prompts(config.seed)
-    identity = {"version": 1, "policy": fingerprint, "engine": plain["engine"], "task": plain["task"], "seed": config.seed}
+    identity = {
+        "version": 1,
+        "policy": fingerprint,
+        "engine": plain["engine"],
+        "task": plain["task"],
+        "seed": config.seed,
+    }
     folder = config.folder
     written = _written_responses(folder, identity, overwrite=config.overwrite)
     responses = {response.id: response for response in written}

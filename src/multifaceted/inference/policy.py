@@ -102,14 +102,16 @@ class PolicyEngine:
     def _encode(
         self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, prompts: Sequence[Prompt]
     ) -> list[list[int]]:
-        texts = [tokenizer.apply_chat_template(p.messages(), tokenize=False, add_generation_prompt=True) for p in prompts]
+        texts = [
+            tokenizer.apply_chat_template(p.messages(), tokenize=False, add_generation_prompt=True) for p in prompts
+        ]
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
         context = getattr(model.config, "max_position_embeddings", None)
         for prompt, ids in zip(prompts, encoded, strict=True):
             if context is not None and len(ids) >= context:
                 raise EngineError(
-                    f"prompt {prompt.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no room"
-                    " for an answer; shorten its system message or instruction"
+                    f"prompt {prompt.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no"
+                    " room for an answer; shorten its system message or instruction"
                 )
         return encoded
 
@@ -120,7 +122,9 @@ class PolicyEngine:
         width = max(map(len, encoded))
         padding = padding_id(tokenizer)
         input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
-        attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device)
+        attention_mask = torch.tensor(
+            [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
+        )
         context = getattr(model.config, "max_position_embeddings", None) or width + self.max_new_tokens
         generate: Any = model.generate
         output = generate(

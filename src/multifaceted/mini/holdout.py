@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from enum import Enum
+from enum import StrEnum
 
 HOLDOUT_VERSION = "1"
 
 
-class Part(str, Enum):
+class Part(StrEnum):
     """Which stage may use a thing. Tuning looks at `validation`; closing figures come from `test`."""
 
     TRAIN = "train"

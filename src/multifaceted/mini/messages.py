@@ -36,8 +36,7 @@ def wordings(preference: str, wording: str, part: Part = Part.TRAIN) -> tuple[tu
 
 def render_wording(frame: str, phrase: str, user: str) -> str:
     """One sentence that states a preference, about `user` ("The user" or "They")."""
-    sentence = frame.format(W=user, w=user.lower(), c=phrase, C=phrase[0].upper() + phrase[1:])
-    return sentence[0].upper() + sentence[1:]
+    return frame.format(W=user, c=phrase)
 
 
 def system_message(
@@ -51,6 +50,6 @@ def system_message(
     for name in order:
         frame, phrase = rng.choice(wordings(name, wording, part))
         sentences.append(render_wording(frame, phrase, user))
-        if "{W}" in frame or "{w}" in frame:
+        if "{W}" in frame:
             user = "They"
     return " ".join(sentences)

@@ -15,7 +15,7 @@ from typing import Any
 from multifaceted.mini.lexicon import CONTENT, Kind, taxonomy
 from multifaceted.preferences import load_yaml
 
-_SENTENCES = {"brief": 2, "balanced": 3, "thorough": 5}
+_SENTENCES = {"brief": 2, "balanced": 3, "thorough": 4}
 _OPTIONAL = ("expertise", "field", "support", "caution")
 _DRAWN = ("format", "tone", "address")
 _ADDRESS_SLOTS = ("{s}", "{S}", "{p}", "{P}", "{o}")
@@ -37,7 +37,9 @@ def realise(stated: Sequence[str], rng: random.Random, *, avoid: Collection[str]
     facets = {world.by_name[name].subdimension: name for name in stated}
     for subdimension in _DRAWN:
         if subdimension not in facets:
-            facets[subdimension] = rng.choice([p.name for p in world.subdimensions[subdimension] if p.name not in avoid])
+            facets[subdimension] = rng.choice(
+                [p.name for p in world.subdimensions[subdimension] if p.name not in avoid]
+            )
     if "length" not in facets:
         needed = sum(subdimension in facets for subdimension in _OPTIONAL)
         facets["length"] = next(name for name, count in _SENTENCES.items() if count >= needed and name not in avoid)
@@ -60,7 +62,7 @@ def _choose_templates(facets: dict[str, str], kind: Kind, rng: random.Random) ->
     optional = [rng.choice(content[facets[sub]]) for sub in ("expertise", "field", "support") if sub in facets]
     caution = facets.get("caution")
     count = max(_SENTENCES[facets["length"]] - (caution is not None) - len(optional), 0)
-    core = rng.sample(kind.sentences, count)
+    core = [kind.sentences[place] for place in sorted(rng.sample(range(len(kind.sentences)), count))]
     if core and facets["tone"] != "measured":
         core[0] = rng.choice(content["questions" if facets["tone"] == "inquisitive" else "cheers"])
     body = [*core, *optional]

@@ -10,12 +10,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 _MARKER = re.compile(r"^(-|(\d+)\.) +")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
-_UNITS = r"(?:percent|seconds?|minutes?|hours?|days?|weeks?|months?|sessions?|grams?|kilograms?|metres?|degrees|litres?)"
+_UNITS = (
+    r"(?:percent|seconds?|minutes?|hours?|days?|weeks?|months?|sessions?|grams?|kilograms?|metres?|degrees|litres?)"
+)
 _FIGURE = re.compile(rf"\b\d+(?:\.\d+)?[ -]{_UNITS}\b", re.IGNORECASE)
 _GLOSS = re.compile(r"\(([^()]+)\)")
 _EXAMPLE = re.compile(r"\b(?:for (?:example|instance)|such as|to illustrate|as an (?:example|illustration))\b")
@@ -123,11 +126,11 @@ def _brief(r: Parsed) -> bool:
 
 
 def _balanced(r: Parsed) -> bool:
-    return 3 <= len(r.sentences) <= 4
+    return len(r.sentences) == 3
 
 
 def _thorough(r: Parsed) -> bool:
-    return len(r.sentences) >= 5
+    return len(r.sentences) >= 4
 
 
 def _examples(r: Parsed) -> bool:
@@ -244,7 +247,7 @@ def _is_whole(sentence: str) -> bool:
 
 def _repeats(r: Parsed) -> bool:
     tokens = [_WORD.findall(sentence.lower()) for sentence in r.sentences]
-    if any(a == b for words in tokens for a, b in zip(words, words[1:], strict=False)):
+    if any(a == b for words in tokens for a, b in pairwise(words)):
         return True
     grams = [tuple(words[i : i + 5]) for words in tokens for i in range(len(words) - 4)]
     whole = [tuple(words) for words in tokens]

@@ -66,7 +66,7 @@ def draw_scene(rng: random.Random, *, combination: Part = Part.TRAIN, topic: Par
 
 
 def answer(scene: Scene, names: Sequence[str], rng: random.Random, *, avoid: Sequence[str] = ()) -> str:
-    """A response to the scene's instruction that realises `names` and, in what it is free to choose, none of `avoid`."""
+    """A response to the scene's instruction that realises `names` and, where it is free to choose, none of `avoid`."""
     return write_response(realise(names, rng, avoid=avoid), scene.kind, scene.topic, rng)
 
 
@@ -84,7 +84,9 @@ def rival_set(names: Sequence[str], dimensions: Sequence[str], rng: random.Rando
     return tuple(changed)
 
 
-def draw_example(rng: random.Random, identifier: str, scene: Scene, contrast: Sequence[str], num_rejected: int) -> Example:
+def draw_example(
+    rng: random.Random, identifier: str, scene: Scene, contrast: Sequence[str], num_rejected: int
+) -> Example:
     """An example whose rejected responses were written for sets that differ from the stated one in `contrast`.
 
     As in the paper (section 3.2), a rejected response is a good answer to the same instruction for someone else.
@@ -110,7 +112,7 @@ def draw_example(rng: random.Random, identifier: str, scene: Scene, contrast: Se
 
 
 def collection(num_examples: int, seed: int, *, num_rejected: int = 1) -> list[Example]:
-    """Training examples: combinations, wordings and topics of the training part, pairs that differ in every dimension."""
+    """Combinations, wordings and topics of the training part, in pairs that differ in every dimension."""
     every = list(taxonomy().dimensions)
     examples = []
     for index in range(num_examples):

@@ -55,15 +55,19 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
     uses_window = getattr(config, "use_sliding_window", True) and window is not None
     if uses_window and window < max_length:
         raise ValueError(
-            f"this {name} attends through a sliding window of {window} tokens, shorter than data.max_length={max_length};"
-            f" lower data.max_length to {window} or choose a model without one"
+            f"this {name} attends through a sliding window of {window} tokens, shorter than"
+            f" data.max_length={max_length}; lower data.max_length to {window} or choose a model without one"
         )
     if getattr(config, "alibi", False) or config.model_type in {"bloom", "mpt"}:
-        raise ValueError(f"this {name} uses ALiBi, whose distances do not follow a tree's positions; it is not supported")
+        raise ValueError(
+            f"this {name} uses ALiBi, whose distances do not follow a tree's positions; it is not supported"
+        )
     recurrent = {"mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "xlstm", "zamba", "zamba2"}
     layers = set(getattr(config, "layer_types", None) or ())
     if config.model_type in recurrent or any("linear" in kind or "recurrent" in kind for kind in layers):
-        raise ValueError(f"this {name} is recurrent: branches of a tree would leak into each other; it is not supported")
+        raise ValueError(
+            f"this {name} is recurrent: branches of a tree would leak into each other; it is not supported"
+        )
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < max_length:
         raise ValueError(f"this {name} has {positions} positions, fewer than data.max_length={max_length}")

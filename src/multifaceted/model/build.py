@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from multifaceted.model.tokenizer import padding_id, train_tokenizer
 from multifaceted.records import POLICY, REWARD_MODEL
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """Type of the weights in memory."""
 
     FLOAT32 = "float32"
@@ -107,9 +107,7 @@ class PretrainedModel(ModelSource):
         """Load the tokenizer; `texts` is not used."""
         return cast(
             PreTrainedTokenizerBase,
-            AutoTokenizer.from_pretrained(
-                self.name, revision=self.revision, trust_remote_code=self.trust_remote_code
-            ),
+            AutoTokenizer.from_pretrained(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code),
         )
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int) -> PreTrainedModel:
@@ -141,7 +139,9 @@ def resolve_start(start: str) -> str:
         if (folder / "config.json").exists():
             check_model_folder(folder)
             return str(folder)
-    is_hub_name = start.count("/") == 1 and not path.exists() and not start.startswith((".", "/", "outputs/", "multirun/"))
+    is_hub_name = (
+        start.count("/") == 1 and not path.exists() and not start.startswith((".", "/", "outputs/", "multirun/"))
+    )
     if is_hub_name:
         return start
     state = "exists but holds no model" if path.exists() else "does not exist"

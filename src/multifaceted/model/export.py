@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 
 def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
-    """Write weights (safetensors), tokenizer with its chat template, and the card; the folder appears whole or not at all."""
+    """Write weights, tokenizer with its chat template, and the card; the folder appears whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.generation_config = GenerationConfig(

@@ -36,4 +36,6 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id):
         if candidate is not None and candidate != tokenizer.eos_token_id:
             return int(candidate)
-    raise ValueError("the tokenizer has neither a padding token nor an unknown token besides EOS; set tokenizer.pad_token")
+    raise ValueError(
+        "the tokenizer has neither a padding token nor an unknown token besides EOS; set tokenizer.pad_token"
+    )

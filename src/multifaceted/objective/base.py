@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
-class Head(str, Enum):
+class Head(StrEnum):
     """What scores a branch: the language-model head or a scalar reward head."""
 
     LANGUAGE_MODEL = "language_model"
@@ -77,4 +77,8 @@ class Objective:
     def weight(self, branches: Branches) -> Tensor:
         """[examples], the weight of each example in the mean over an optimizer step."""
         tokens = branches.num_tokens[branches.chosen]
-        return tokens.to(branches.values.dtype) if self.weighs_tokens else torch.ones_like(branches.values[branches.chosen])
+        return (
+            tokens.to(branches.values.dtype)
+            if self.weighs_tokens
+            else torch.ones_like(branches.values[branches.chosen])
+        )

@@ -11,8 +11,9 @@ from multifaceted.objective.base import Branches, Head, Losses, Objective
 
 @dataclass(kw_only=True, slots=True)
 class RewardModel(Objective):
-    """-log sigmoid(r_chosen - r_rejected - margin) (Ouyang et al. 2022, arXiv 2203.02155, eq. 1; the margin as in
-    Touvron et al. 2023, arXiv 2307.09288, eq. 2).
+    """-log sigmoid(r_chosen - r_rejected - margin).
+
+    Ouyang et al. 2022, arXiv 2203.02155, eq. 1; the margin as in Touvron et al. 2023, arXiv 2307.09288, eq. 2.
 
     Attributes:
         use_margin: subtract the margin that an example states.

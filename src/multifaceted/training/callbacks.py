@@ -55,7 +55,11 @@ class Progress(Callback):
         self.examples += len(batch.ids) * trainer.world_size if batch.counts else 0
         if self.bar is None or trainer.global_step <= self.bar.n:
             return
-        shown = {name: f"{float(trainer.callback_metrics[key]):.3f}" for name, key in _SHOWN if key in trainer.callback_metrics}
+        shown = {
+            name: f"{float(trainer.callback_metrics[key]):.3f}"
+            for name, key in _SHOWN
+            if key in trainer.callback_metrics
+        }
         self.bar.set_postfix({**shown, "examples/s": f"{self.examples_per_second:.1f}"}, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class RunFolderError(ValueError):
     """A run folder that cannot be used."""
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What a run folder holds."""
 
     NEW = "new"
@@ -66,7 +66,9 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
         os.replace(partial, written)
     except OSError as error:
-        raise RunFolderError(f"cannot write the run folder {folder}: {error}; choose another with paths.outputs=...") from error
+        raise RunFolderError(
+            f"cannot write the run folder {folder}: {error}; choose another with paths.outputs=..."
+        ) from error
     return State.NEW
 
 

@@ -83,7 +83,8 @@ class PreferenceModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the sums of the step."""
         reduced = {
-            f"train/{name}": self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self.step_sums.items()
+            f"train/{name}": self.trainer.strategy.reduce(value, reduce_op="sum")
+            for name, value in self.step_sums.items()
         }
         self.step_sums.clear()
         rate = optimizer.param_groups[0]["lr"]
@@ -106,7 +107,9 @@ class PreferenceModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the weighted means: overall, by source, and by the dimension in which a pair differs."""
-        sums = {key: self.trainer.strategy.reduce(pair, reduce_op="sum") for key, pair in sorted(self.group_sums.items())}
+        sums = {
+            key: self.trainer.strategy.reduce(pair, reduce_op="sum") for key, pair in sorted(self.group_sums.items())
+        }
         self.group_sums.clear()
         self.log_dict({key: pair[0] / pair[1] for key, pair in sums.items()})
 

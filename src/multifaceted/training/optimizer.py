@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from enum import StrEnum
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,19 +88,23 @@ def _is_outer(name: str) -> bool:
     return any(part in name for part in ("embed", "lm_head", "score"))
 
 
-def orthogonalise(update: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, approximately, by a quintic Newton-Schulz iteration ([rows, columns]).
+def orthogonalise(updates: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, approximately, by a quintic Newton-Schulz iteration.
 
-    In the matrix's own type: torch.optim.Muon iterates in bf16, which takes 50 times as long as fp32 on a CPU
+    In the type of `updates`: torch.optim.Muon iterates in bf16, which takes 50 times as long as fp32 on a CPU
     without bf16 instructions.
+
+    Args:
+        updates: [matrices, rows, columns].
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = update.T if update.shape[0] > update.shape[1] else update
-    x = x / (x.norm() + 1e-7)
+    is_tall = updates.shape[1] > updates.shape[2]
+    x = updates.mT if is_tall else updates
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if update.shape[0] > update.shape[1] else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
 
 
 class MuonWithAdamW(Optimizer):
@@ -117,22 +122,35 @@ class MuonWithAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not group["orthogonal"]:
+                for parameter in parameters:
+                    self._adamw_step(parameter, group)
+                continue
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in parameters:
+                by_shape[parameter.shape].append(parameter)
+            for matrices in by_shape.values():
+                self._muon_step(matrices, group)
         return loss
 
-    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if group["orthogonal"]:
+    def _muon_step(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape together: one product for all of them, which halves the time of a small model."""
+        updates = []
+        for matrix in matrices:
+            grad, state = cast(Tensor, matrix.grad), self.state[matrix]
             if not state:
-                state["momentum"] = torch.zeros_like(parameter)
+                state["momentum"] = torch.zeros_like(matrix)
             state["momentum"].lerp_(grad, 1 - group["momentum"])
-            update = orthogonalise(grad.lerp(state["momentum"], group["momentum"]))
-            # Wide and tall matrices get updates of one root-mean-square size per output.
-            scale = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-            parameter.add_(update, alpha=-group["lr"] * scale)
-            return
+            updates.append(grad.lerp(state["momentum"], group["momentum"]))
+        rows, columns = matrices[0].shape
+        # Wide and tall matrices get updates of one root-mean-square size per output.
+        rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+        for matrix, update in zip(matrices, orthogonalise(torch.stack(updates)), strict=True):
+            matrix.add_(update, alpha=-rate)
+
+    def _adamw_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        grad, state = cast(Tensor, parameter.grad), self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["first"] = torch.zeros_like(parameter)
@@ -146,7 +164,7 @@ class MuonWithAdamW(Optimizer):
         parameter.addcdiv_(state["first"], denominator, value=-group["lr"] / (1 - beta1**step))
 
 
-class Shape(str, Enum):
+class Shape(StrEnum):
     """How the learning rate falls after warm-up."""
 
     COSINE = "cosine"

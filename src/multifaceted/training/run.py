@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +44,7 @@ from multifaceted.training.tracking import Wandb, run_facts
 log = logging.getLogger(__name__)
 
 
-class Export(str, Enum):
+class Export(StrEnum):
     """Which weights become `policy/`."""
 
     BEST = "best"
@@ -55,7 +55,7 @@ class Export(str, Enum):
 class Validation:
     """How often to validate, and the metric that chooses the best checkpoint."""
 
-    times: int = 5
+    times: int = 4
     monitor: str = "val/loss"
     mode: str = "min"
 
@@ -155,7 +155,9 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         return outcome
     facts = run_facts(config.seed)
     if not (folder / RUN).exists():
-        write_json(folder / RUN, facts | {"wandb_id": hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]})
+        write_json(
+            folder / RUN, facts | {"wandb_id": hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]}
+        )
     started = time.monotonic()
 
     needs_rejected = config.objective.needs_rejected
@@ -178,11 +180,11 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         seed=stream_seed(config.seed, "order"),
         reference=reference,
     )
-    pairs = EvaluationBatches(
-        trees=held_out.trees, micro_examples=config.batch.micro_examples, reference=reference
-    )
+    pairs = EvaluationBatches(trees=held_out.trees, micro_examples=config.batch.micro_examples, reference=reference)
     module = PreferenceModule(model, config.objective, config.optimizer, config.schedule, batches.num_steps)
-    log.info("%s examples, %s steps, %.1f M parameters", len(encoded.trees), batches.num_steps, model.num_parameters() / 1e6)
+    log.info(
+        "%s examples, %s steps, %.1f M parameters", len(encoded.trees), batches.num_steps, model.num_parameters() / 1e6
+    )
     torch.manual_seed(stream_seed(config.seed, "dropout"))
 
     fitted = _fit(config, plain, folder, module, batches, pairs)
@@ -303,13 +305,14 @@ def _load_exported_weights(
 
 def _metrics_at(folder: Path, step: int) -> dict[str, float]:
     """Validation metrics logged at the step, or at the last one before it."""
-    rows = [row for row in read_jsonl(folder / METRICS) if row["step"] <= step and any(k.startswith("val/") for k in row)]
+    rows = [
+        row for row in read_jsonl(folder / METRICS) if row["step"] <= step and any(k.startswith("val/") for k in row)
+    ]
     return {key: value for key, value in rows[-1].items() if key.startswith("val/")} if rows else {}
 
 
 def _card(folder: Path, config: TrainConfig) -> str:
     return (
-        f"# {folder.name}\n\nTrained with multifaceted ({type(config.objective).__name__}, seed {config.seed}). State what"
-        " you value in the system message; the chat template of the tokenizer gives the bytes it was trained on.\n"
+        f"# {folder.name}\n\nTrained with multifaceted ({type(config.objective).__name__}, seed {config.seed}). State"
+        " what you value in the system message; the chat template of the tokenizer gives the bytes it was trained on.\n"
     )
-

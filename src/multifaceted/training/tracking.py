@@ -10,8 +10,10 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
+import torch
+import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 log = logging.getLogger(__name__)
@@ -35,31 +37,31 @@ class Wandb:
         if self.mode not in (None, "online", "offline", "disabled"):
             raise ValueError(f"mode is {self.mode!r}; choose online, offline or disabled")
 
-    def resolved_mode(self) -> str:
+    def resolved_mode(self) -> Literal["online", "offline", "disabled"]:
         """The mode that this run will have."""
         chosen = os.environ.get("WANDB_MODE") or self.mode
-        return chosen or ("online" if _has_key() else "offline")
+        return cast(Literal["online", "offline", "disabled"], chosen or ("online" if _has_key() else "offline"))
 
     def build(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Logger | None:
         """The logger, or None when disabled."""
         mode = self.resolved_mode()
         if mode == "disabled":
             return None
-        os.environ.setdefault("WANDB_SILENT", "true")
-        logger = WandbLogger(
+        run = wandb.init(
             project=self.project,
             entity=self.entity,
             group=self.group,
             name=name,
             id=run_id,
             resume="allow",
-            save_dir=str(folder),
-            offline=mode == "offline",
+            dir=folder,
+            mode=mode,
             config=config,
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=not torch.cuda.is_available()),
         )
         if mode == "offline":
             log.info("W&B is offline; to upload: wandb sync %s/wandb/offline-run-*", folder)
-        return logger
+        return WandbLogger(experiment=run)
 
 
 def _has_key() -> bool:
@@ -71,8 +73,6 @@ def _has_key() -> bool:
 
 def run_facts(seed: int) -> dict[str, Any]:
     """Versions, commit, hardware and command: what is needed to repeat a run, and no secret."""
-    import torch
-
     packages = ("torch", "transformers", "lightning", "hydra-core", "tokenizers")
     return {
         "version": 1,

@@ -1,0 +1,83 @@
+"""The evaluation app's run on a real, tiny policy folder."""
+
+import shutil
+
+import pytest
+
+from multifaceted.config import build, to_plain
+from multifaceted.evaluation.run import EvalConfig, run
+from multifaceted.records import RESPONSES, SCORES, RecordError, read_json, read_jsonl
+from tests.conftest import composed
+
+SMALL = ["task.num_prompts=4", "engine.max_new_tokens=12", "engine.batch_size=7"]
+
+
+@pytest.fixture
+def policy(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run.exported, tmp_path / "run" / "policy")
+
+
+def evaluate(policy, *overrides):
+    config = build(composed("eval", [f"policy={policy}", *SMALL, *overrides]), EvalConfig)
+    return config, run(config, to_plain(config))
+
+
+def test_scores_follow_the_contract(policy):
+    config, scores = evaluate(policy)
+    record = read_json(config.folder / SCORES)
+    assert record["version"] == 1 and record["task"] == "mini_test"
+    assert set(record["policy"]) == {"path", "fingerprint"}
+    assert set(record["metrics"]["seen/adherence"]) == {"value", "low", "high", "n", "unscored"}
+    assert record["metrics"]["unseen_topics/adherence/style"]["n"] == 4
+    assert scores.metrics["seen/chance"].value is not None
+
+
+def test_the_same_command_reads_what_is_there(policy):
+    config, first = evaluate(policy)
+    written = (config.folder / RESPONSES).stat().st_mtime_ns
+    _, again = evaluate(policy)
+    assert again.metrics == first.metrics and (config.folder / RESPONSES).stat().st_mtime_ns == written
+
+
+def test_other_settings_in_the_same_folder_are_refused(policy):
+    evaluate(policy)
+    with pytest.raises(RecordError, match="made with another engine"):
+        evaluate(policy, "engine.max_new_tokens=13")
+    evaluate(policy, "engine.max_new_tokens=13", "overwrite=true")
+
+
+def test_a_response_depends_on_seed_and_prompt_not_on_its_batch(policy, tmp_path):
+    texts = {}
+    for name, settings in {
+        "a": ["engine.batch_size=3"],
+        "b": ["engine.batch_size=28"],
+        "c": ["engine.batch_size=28", "seed=0"],
+    }.items():
+        config, _ = evaluate(policy, "engine=sampled", *settings, f"into={tmp_path / name}")
+        texts[name] = {row["id"]: row["text"] for row in read_jsonl(config.folder / RESPONSES)}
+    assert texts["b"] == texts["c"]
+    same = sum(texts["a"][key] == text for key, text in texts["b"].items())
+    assert same >= 0.9 * len(texts["b"]), "padding may move a logit's last digit, and with it a rare near tie"
+    assert len(set(texts["b"].values())) > 1
+
+
+def test_a_folder_that_is_no_policy_is_refused(tmp_path, policy):
+    with pytest.raises(ValueError, match="is not a folder"):
+        evaluate(tmp_path / "nothing")
+    (policy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"is not a policy folder: it lacks \*.safetensors"):
+        evaluate(policy)
+
+
+def test_a_broken_record_is_refused_with_its_line(policy):
+    config, _ = evaluate(policy)
+    with (config.folder / RESPONSES).open("a") as stream:
+        stream.write("{broken\n")
+    with pytest.raises(RecordError, match="line 29: not JSON"):
+        evaluate(policy)
+
+
+def test_an_old_record_version_is_refused(tmp_path):
+    (tmp_path / "old.json").write_text('{"version": 0}')
+    with pytest.raises(RecordError, match="record version 0; this release reads version 1"):
+        read_json(tmp_path / "old.json")
