@@ -83,6 +83,9 @@ def _guarded(stage: Callable[[], int]) -> int:
 def _log_to(folder: Path | None) -> None:
     """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None:

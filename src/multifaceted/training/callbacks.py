@@ -49,17 +49,14 @@ class Progress(Callback):
         self.started = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PreferenceBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: PreferenceBatch, batch_idx: int
     ) -> None:
         """Advance by the optimizer steps taken."""
         self.examples += len(batch.ids) * trainer.world_size if batch.counts else 0
         if self.bar is None or trainer.global_step <= self.bar.n:
             return
-        shown = {
-            name: f"{float(trainer.callback_metrics[key]):.3f}"
-            for name, key in _SHOWN
-            if key in trainer.callback_metrics
-        }
+        logged = pl_module.logged
+        shown = {name: f"{logged[key]:.3f}" for name, key in _SHOWN if key in logged}
         self.bar.set_postfix({**shown, "examples/s": f"{self.examples_per_second:.1f}"}, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
