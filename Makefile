@@ -38,5 +38,5 @@ format: $(STAMP) ## Format, and fix what can be fixed.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove the environment, runs and caches.
-	rm -rf .venv outputs .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+clean: ## Remove the environment and caches; runs stay.
+	rm -rf .venv .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

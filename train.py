@@ -13,7 +13,9 @@ def main(config: DictConfig) -> None:
     """Build the typed config and run it."""
     from multifaceted.app import train
 
-    sys.exit(train(config))
+    code = train(config)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ TINY = [
     "data.source.num_validation=8",
     "data.max_length=400",
     "batch.examples=4",
+    "trainer.log_every_n_steps=1",
 ]
 """Overrides that make any mini experiment a matter of a second."""
 
@@ -40,7 +41,8 @@ def composed(name, overrides=()):
 def trained(tmp_path):
     """Train tiny experiments: `trained("sft", "max_steps=1")` gives config, plain config and outcome."""
     from multifaceted.config import build, to_plain
-    from multifaceted.training.run import TrainConfig, run
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.run import run
 
     def train(experiment, *overrides, folder=None):
         paths = [f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
@@ -54,7 +56,8 @@ def trained(tmp_path):
 def tiny_run(tmp_path_factory):
     """A finished tiny SFT run that other tests start from or evaluate."""
     from multifaceted.config import build, to_plain
-    from multifaceted.training.run import TrainConfig, run
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.run import run
 
     root = tmp_path_factory.mktemp("tiny")
     paths = [f"paths.outputs={root}/outputs", f"paths.cache={root}/cache"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -9,12 +10,18 @@ from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.evaluation.run import EvalConfig
-from multifaceted.training.run import TrainConfig
+from multifaceted.objective.base import Objective
+from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
 GROUPS = {"data", "model", "objective", "optimizer", "trainer", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {"optimizer=adamw": ["optimizer.lr=1e-3"]}
+
+
+@dataclass(kw_only=True, slots=True)
+class OwnObjective(Objective):
+    """What a user might write."""
 
 
 def choices(group):
@@ -28,7 +35,9 @@ def test_every_yaml_belongs_to_a_tested_group():
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(GROUPS) for name in choices(group)])
 def test_every_group_choice_builds(choice):
-    assert build(composed("train", [choice, *REQUIRED.get(choice, [])]), TrainConfig)
+    pretrained = choice.startswith("model=") and choice != "model=mini"
+    needed = ["optimizer=adamw", "optimizer.lr=5e-6"] if pretrained else REQUIRED.get(choice, [])
+    assert build(composed("train", [choice, *needed]), TrainConfig)
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group)])
@@ -62,7 +71,14 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("data.overlong=shorten", "data.overlong: 'shorten'"),
         ("data.source.system=none", "data.source.system: 'none'"),
         ("logger.mode=sometimes", "logger: mode is 'sometimes'"),
-        ("validation.mode=most", "validation: mode is 'most'"),
+        ("validation.times=0", "validation: times is 0"),
+        ("validation.monitor=val/los", "validation.monitor='val/los' is not measured"),
+        ("trainer.acelerator=cpu", "did you mean trainer.accelerator?"),
+        ("trainer.max_epochs=3", "trainer.max_epochs=3 is set by num_epochs"),
+        ("trainer.devices=2", "training runs on one device"),
+        ("model=mistral_7b", "the optimizer's settings are for mini models, and this is a pretrained one"),
+        ("+callbacks.x._target_=collections.OrderedDict", "outside the trusted packages"),
+        ("+callbacks.x._target_=lightning.pytorch.loggers.CSVLogger", "refused its arguments"),
         ("schedule.warmup_steps=3", "warmup_steps or warmup_share, not both"),
         ("optimizer=adamw", "optimizer.lr"),
         ("objective._target_=os.system", "outside the trusted packages"),
@@ -84,6 +100,7 @@ def test_a_third_party_callback_passes_through():
     ]
     config = build(composed("train", overrides), TrainConfig)
     assert type(config.callbacks["stop"]).__name__ == "EarlyStopping"
+    assert to_plain(config)["callbacks"]["stop"]["monitor"] == "val/loss", "and is written to config.yaml"
 
 
 def test_a_component_of_the_wrong_kind_is_refused():
@@ -94,15 +111,19 @@ def test_a_component_of_the_wrong_kind_is_refused():
 
 
 def test_user_modules_are_trusted_by_name_only():
-    node = OmegaConf.to_container(composed("train")) | {"callbacks": {"c": {"_target_": "collections.OrderedDict"}}}
-    with pytest.raises(ConfigError, match=r"trust=\[collections\]"):
+    node = OmegaConf.to_container(composed("train")) | {"objective": {"_target_": "tests.test_config.OwnObjective"}}
+    with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
         build(node, TrainConfig)
-    assert build(node | {"trust": ["collections"]}, TrainConfig).callbacks
+    assert type(build(node | {"trust": ["tests"]}, TrainConfig).objective).__name__ == "OwnObjective"
 
 
 def test_overrides_of_unset_keys_are_accepted_without_a_plus():
     arguments = ["objective.beta=1", "+experiment=dpo", "hydra.run.dir=x", "data=mini", "seed=1", "~trainer.devices"]
     assert prepare_overrides(arguments) == ["++objective.beta=1", *arguments[1:]]
+
+
+def test_where_a_run_is_kept_does_not_name_it():
+    assert run_name(["+experiment=orpo", "logger=wandb", "++paths.outputs=x", "++logger.project=y"]) == "orpo"
 
 
 def test_run_names():
@@ -127,4 +148,4 @@ def test_help_and_cfg_import_nothing_heavy(app, arguments):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "HEAVY []" in result.stdout, result.stdout + result.stderr
-    assert "orpo" in result.stdout
+    assert "policy" in result.stdout or "objective" in result.stdout

@@ -23,7 +23,8 @@ OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 def train(config: DictConfig) -> int:
     """`train.py`: returns the exit code."""
-    from multifaceted.training.run import TrainConfig, run
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.run import run
 
     def stage() -> int:
         typed = build(config, TrainConfig)
@@ -66,17 +67,17 @@ def _guarded(stage: Callable[[], int]) -> int:
         print(f"config error: {error}", file=sys.stderr)
         return REFUSED
     except (ValueError, OSError) as error:
-        if os.environ.get("MULTIFACETED_TRACEBACK"):
-            raise
+        log.debug("refused", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except RuntimeError as error:
-        if type(error).__module__.startswith("multifaceted") and not os.environ.get("MULTIFACETED_TRACEBACK"):
-            print(f"error: {error}", file=sys.stderr)
-            return FAILED
-        raise
+        if not type(error).__module__.startswith("multifaceted"):
+            raise
+        log.debug("failed", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
-        print("\nInterrupted before training began; nothing was lost.", file=sys.stderr)
+        print("\nInterrupted. What was saved is kept; the same command continues.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -89,18 +90,14 @@ def _log_to(folder: Path | None) -> None:
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {folder}: {error}; choose another folder with paths.outputs=..."
-            ) from error
+        # Opened at the first line, when the run has its folder; tracebacks go to the file alone.
+        handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8", delay=True))
+    handlers[0].setLevel(logging.INFO)
     root.handlers = handlers
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
     root.setLevel(logging.WARNING)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +29,9 @@ T = TypeVar("T")
 TARGET = "_target_"
 TRUSTED = ("multifaceted", "lightning")
 """Packages that a `_target_` may name without the user's say (`trust=[...]`)."""
+
+_NODE = "_multifaceted_node"
+"""Attribute of a third-party component that keeps the node it was built from, for `to_plain`."""
 
 
 class ConfigError(ValueError):
@@ -48,12 +50,16 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
 def run_name(overrides: Sequence[str]) -> str:
     """The name of a run's folder: its experiment and its other overrides, sorted, never a clock.
 
+    Where a run is kept and how it is tracked does not change what it is.
+
     >>> run_name(["seed=1", "+experiment=orpo", "++batch.examples=8"])
     'orpo_batch.examples-8_seed-1'
     """
     values = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
     values |= {override: "" for override in overrides if "=" not in override}
-    values.pop("overwrite", None)
+    places = [key for key in values if key == "overwrite" or key.split(".")[0] in ("paths", "logger")]
+    for key in places:
+        values.pop(key)
     experiment = values.pop("experiment", "train")
     plain = [f"{key}-{value}" for key, value in sorted(values.items())]
     name = "_".join([experiment.replace("/", "-"), *plain])
@@ -87,6 +93,8 @@ def to_plain(value: Any) -> Any:
         target = f"{type(value).__module__}.{type(value).__qualname__}"
         fields = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {TARGET: target, **fields}
+    if hasattr(value, _NODE):
+        return to_plain(getattr(value, _NODE))
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -94,11 +102,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, Path) else value
-
-
-def dump(value: Any) -> str:
-    """`to_plain(value)` as YAML."""
-    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True)
 
 
 def import_target(name: str, key: str, trusted: Sequence[str]) -> Any:
@@ -152,7 +155,8 @@ def _convert(value: Any, hint: Any, path: str, trusted: Sequence[str]) -> Any:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return _build_dataclass(value, option, path, trusted)
     if isinstance(value, Mapping) and any(isinstance(item, Mapping) and TARGET in item for item in value.values()):
-        return {key: _convert(item, Any, _join(path, key), trusted) for key, item in value.items()}
+        of_items = (*typing.get_args(hint), Any, Any)[1]
+        return {key: _convert(item, of_items, _join(path, key), trusted) for key, item in value.items()}
     if isinstance(value, bool) and bool not in options and Any not in options and not _is_container(hint):
         raise ConfigError(f"{path}: {value!r} is a boolean; expected {_name(hint)}")
     try:
@@ -172,6 +176,7 @@ def _instantiate(node: Mapping[str, Any], hint: Any, path: str, trusted: Sequenc
         try:
             inspect.signature(cls).bind(**arguments)
             component = cls(**arguments)
+            setattr(component, _NODE, dict(node))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{path}: {node[TARGET]} refused its arguments: {error}") from error
     if isinstance(hint, type) and not isinstance(component, hint):

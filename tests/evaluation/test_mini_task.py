@@ -72,7 +72,7 @@ def test_controls_change_what_they_say():
     same = [p for p in PROMPTS if p.split == CONTROLLED]
     assert [p.instruction for p in bare] == [p.instruction for p in same]
     assert all(p.system is None and len(p.messages()) == 1 for p in bare)
-    assert len([p for p in PROMPTS if p.split == FLIP]) == TASK.num_prompts
+    assert [p.instruction for p in PROMPTS if p.split == FLIP] == [p.instruction for p in same]
     assert len({p.id for p in PROMPTS}) == len(PROMPTS)
 
 

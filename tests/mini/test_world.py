@@ -115,6 +115,18 @@ def test_a_flip_exchanges_one_preference_for_its_rival():
         assert [p.preference for p in prompt.preferences].count(taken.name) == 1
 
 
+def test_a_flipped_prompt_differs_from_its_original_in_one_sentence():
+    originals, flips = world.bench("unseen_combinations", 40, 0, Part.TEST), world.flipped(40, 0, Part.TEST)
+    held_out = 0
+    for before, after in zip(originals, flips, strict=True):
+        assert before.instruction == after.instruction
+        sentences = [text.split(". ") for text in (before.system, after.system)]
+        assert sum(a != b for a, b in zip(*sentences, strict=True)) == 1
+        key = combination_key([p.preference for p in after.preferences])
+        held_out += part_of("combination", key) is Part.TEST
+    assert held_out > 20
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="unknown split 'sen'"):
         world.bench("sen", 1, 0, Part.TEST)

@@ -95,10 +95,20 @@ def test_gradients_equal_those_of_separate_sequences():
 
 
 @torch.no_grad()
-def test_only_scored_positions_are_projected():
+def test_only_scored_positions_are_projected(monkeypatch):
     ours, _ = models("mistral")
     rows = lay_out(random_trees(2))
-    assert token_logps(ours, rows).shape == rows.source.shape
+    projected = []
+    original = torch.nn.functional.linear
+
+    def counting(features, weight, bias=None):
+        if weight is ours.lm_head.weight:
+            projected.append(features.shape[0])
+        return original(features, weight, bias)
+
+    monkeypatch.setattr("multifaceted.model.score.linear", counting)
+    token_logps(ours, rows)
+    assert projected == [len(rows.source)] and len(rows.source) < rows.input_ids.numel()
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,7 @@ def test_only_scored_positions_are_projected():
         (AutoConfig.for_model("bloom"), "ALiBi"),
         (AutoConfig.for_model("mamba"), "recurrent"),
         (AutoConfig.for_model("llama", max_position_embeddings=1024), "1024 positions"),
+        (AutoConfig.for_model("cohere"), "changes its logits"),
     ],
 )
 def test_a_model_that_cannot_serve_trees_is_refused(config, reason):

@@ -99,7 +99,7 @@ def test_gradients_raise_chosen_and_lower_rejected(objective, chosen, rejected, 
     example = branches([chosen, rejected], list(tokens), reference=[-5.0, -5.0])
     example.values.requires_grad_()
     objective(example).loss.sum().backward()
-    assert example.values.grad[0] < 0 < example.values.grad[1] + 1e-30
+    assert example.values.grad[0] < 0 < example.values.grad[1]
 
 
 @given(x=st.floats(-1e4, 0.0))

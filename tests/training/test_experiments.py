@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from multifaceted.config import build
 from multifaceted.data.source import DataError
 from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY, read_json, read_jsonl
+from multifaceted.training.config import TrainConfig
 from multifaceted.training.folder import RunFolderError
 from multifaceted.training.module import NonFiniteLossError
-from multifaceted.training.run import TrainConfig
 from tests.conftest import CONF, composed
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -92,7 +92,7 @@ def test_a_context_that_the_model_lacks_is_refused(trained):
         trained("sft", "data.max_length=600")
 
 
-def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(trained, monkeypatch):
+def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(trained, monkeypatch, tmp_path):
     from multifaceted.objective.orpo import ORPO
 
     original, calls = ORPO.__call__, []
@@ -106,10 +106,15 @@ def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(train
     with pytest.raises(NonFiniteLossError, match=r"nan at optimizer step 3, in examples mini-0-") as error:
         trained("orpo", "validation.times=4", "data.source.num_validation=4", "batch.micro_examples=4")
     assert "The last checkpoint is kept" in str(error.value)
+    checkpoints = tmp_path / "outputs" / "orpo" / "checkpoints"
+    for name in ("best.ckpt", "last.ckpt"):
+        state = torch.load(checkpoints / name, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_records_carry_versions_and_no_secret(trained, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret-key-of-40-letters")
+    monkeypatch.setenv("WANDB_MODE", "offline")
     outcome = trained("sft", "max_steps=1")
     facts = read_json(outcome.folder / RUN)
     assert facts["version"] == 1 and facts["seed"] == 0 and facts["packages"]["torch"]
@@ -122,6 +127,31 @@ def test_wandb_offline_writes_a_run_and_needs_no_account(trained, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     outcome = trained("sft", "max_steps=1")
     assert list((outcome.folder / "wandb").glob("offline-run-*"))
+
+
+def test_wandb_mode_wins_then_the_config_then_the_key(monkeypatch, tmp_path):
+    from multifaceted.training.tracking import Wandb
+
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert Wandb(mode="offline").resolved_mode() == "disabled"
+    monkeypatch.delenv("WANDB_MODE")
+    assert (Wandb(mode="online").resolved_mode(), Wandb().resolved_mode()) == ("online", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    assert Wandb().resolved_mode() == "online"
+
+
+def test_bf16(trained, tmp_path):
+    for precision in ("bf16-mixed", "bf16-true"):
+        outcome = trained("orpo", f"trainer.precision={precision}", "max_steps=2", folder=tmp_path / precision)
+        assert 0 < outcome.summary["val/loss"] < 10
+
+
+def test_a_reward_model_is_not_read_as_a_policy(trained, tiny_run, tmp_path):
+    reward = trained("reward_model", f"start={tiny_run.folder}", "max_steps=1")
+    with pytest.raises(ValueError, match="is a reward model"):
+        trained("dpo", f"start={reward.folder}", folder=tmp_path / "dpo")
 
 
 def test_the_written_config_rebuilds_the_run(trained):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -71,9 +72,16 @@ class SignalAt:
         monkeypatch.setattr(PreferenceModule, "training_step", training_step)
 
 
+@pytest.mark.parametrize("export", ["best", "last"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_continues_to_the_same_bytes(number, trained, tmp_path, monkeypatch):
-    settings = ["batch.micro_examples=2", "batch.examples=4", "data.source.num_examples=32", "export=last"]
+def test_an_interrupted_run_continues_to_the_same_bytes(number, export, trained, tmp_path, monkeypatch):
+    settings = [
+        "batch.micro_examples=2",
+        "batch.examples=4",
+        "data.source.num_examples=32",
+        f"export={export}",
+        "validation.times=3",
+    ]
     whole = trained("orpo", *settings, folder=tmp_path / "whole")
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     SignalAt(monkeypatch, step=3, number=number)
@@ -84,6 +92,16 @@ def test_an_interrupted_run_continues_to_the_same_bytes(number, trained, tmp_pat
     assert curve(continued) == curve(whole)
     ours, theirs = (load_file(o.exported / "model.safetensors") for o in (continued, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    timeless = {key: value for key, value in whole.summary.items() if "second" not in key}
+    assert {key: continued.summary[key] for key in timeless} == timeless
+
+
+def test_a_run_killed_between_training_and_export_only_exports(trained, tmp_path):
+    whole = trained("orpo", folder=tmp_path / "run")
+    shutil.rmtree(whole.exported)
+    (whole.folder / "summary.json").unlink()
+    again = trained("orpo", folder=tmp_path / "run")
+    assert again.exported.exists() and again.summary["val/loss"] == whole.summary["val/loss"]
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_two_are_not(trained, tmp_path):
@@ -96,8 +114,8 @@ def test_validation_while_training_equals_scoring_the_export(trained):
     from multifaceted.config import build
     from multifaceted.data.batches import EvaluationBatches
     from multifaceted.model.build import PretrainedModel
+    from multifaceted.training.config import TrainConfig
     from multifaceted.training.module import PreferenceModule
-    from multifaceted.training.run import TrainConfig
     from tests.conftest import TINY, composed
 
     outcome = trained("orpo")

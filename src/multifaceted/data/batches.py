@@ -184,10 +184,12 @@ class EvaluationBatches(Dataset[PreferenceBatch]):
     def __len__(self) -> int:
         return -(-len(self.trees) // (self.micro_examples * self.world_size))
 
+    def __post_init__(self) -> None:
+        self._order = sorted(range(len(self.trees)), key=lambda i: len(self.trees[i]), reverse=True)
+
     def __getitem__(self, position: int) -> PreferenceBatch:
         if position >= len(self):
             raise IndexError(position)
-        order = sorted(range(len(self.trees)), key=lambda i: len(self.trees[i]), reverse=True)
         begin = (position * self.world_size + self.rank) * self.micro_examples
-        members = order[begin : begin + self.micro_examples]
-        return collate([self.trees[i] for i in members or order[:1]], self.reference, counts=bool(members))
+        members = self._order[begin : begin + self.micro_examples]
+        return collate([self.trees[i] for i in members or self._order[:1]], self.reference, counts=bool(members))

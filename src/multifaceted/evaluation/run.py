@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multifaceted.evaluation.mini import MiniTask
@@ -16,6 +18,7 @@ from multifaceted.records import (
     RUN,
     SCORES,
     VERDICTS,
+    VERSION,
     RecordError,
     Response,
     Scores,
@@ -62,16 +65,19 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     fingerprint = folder_fingerprint(config.policy)
     prompts = config.task.prompts(config.seed)
     identity = {
-        "version": 1,
+        "version": VERSION,
         "policy": fingerprint,
         "engine": plain["engine"],
         "task": plain["task"],
         "seed": config.seed,
+        "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
     }
     folder = config.folder
     written = _written_responses(folder, identity, overwrite=config.overwrite)
     responses = {response.id: response for response in written}
     if any(prompt.id not in responses for prompt in prompts):
+        for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
+            (folder / name).unlink(missing_ok=True)
         write_json(folder / RUN, identity)
         write_jsonl(folder / PROMPTS, prompts)
         generated = config.engine.generate(config.policy, prompts, config.seed)

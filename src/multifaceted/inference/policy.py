@@ -23,7 +23,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from multifaceted.model.build import check_model_folder
+from multifaceted.model.build import check_model_folder, refuse_reward_model
 from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Prompt, Response
 
@@ -79,7 +79,7 @@ class PolicyEngine:
             ValueError: `policy` is not a policy folder.
             EngineError: a prompt leaves no room for an answer, or the tokenizer has no chat template.
         """
-        check_model_folder(policy)
+        refuse_reward_model(str(policy), check_model_folder(policy).get("architectures"))
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(policy))
         if not tokenizer.chat_template:

@@ -48,7 +48,9 @@ def system_message(
     sentences = [rng.choice(messages().roles)]
     user = "The user"
     for name in order:
-        frame, phrase = rng.choice(wordings(name, wording, part))
+        options = wordings(name, wording, part)
+        # One draw for any preference: exchanging one leaves the wordings of the others as they are.
+        frame, phrase = options[int(rng.random() * len(options))]
         sentences.append(render_wording(frame, phrase, user))
         if "{W}" in frame:
             user = "They"

@@ -18,7 +18,6 @@ from multifaceted.preferences import load_yaml
 _SENTENCES = {"brief": 2, "balanced": 3, "thorough": 4}
 _OPTIONAL = ("expertise", "field", "support", "caution")
 _DRAWN = ("format", "tone", "address")
-_ADDRESS_SLOTS = ("{s}", "{S}", "{p}", "{P}", "{o}")
 _FOLLOW_UP_NAMES_TOPIC = 0.15
 
 
@@ -49,8 +48,6 @@ def realise(stated: Sequence[str], rng: random.Random, *, avoid: Collection[str]
 def write_response(facets: dict[str, str], kind: Kind, topic: str, rng: random.Random) -> str:
     """Write a response of `kind` on `topic` that shows `facets` (sub-dimension to preference name)."""
     templates = _choose_templates(facets, kind, rng)
-    if facets["address"] != "impersonal" and not any(slot in t for t in templates for slot in _ADDRESS_SLOTS):
-        templates = _make_audible(templates, kind, rng)
     sentences = _fill(templates, topic, facets["address"], rng)
     sentences = _set_tone(sentences, templates, facets, rng)
     return _lay_out(sentences, facets["format"])
@@ -70,15 +67,6 @@ def _choose_templates(facets: dict[str, str], kind: Kind, rng: random.Random) ->
         return [*body, rng.choice(content["referral"])]
     warning = [rng.choice(content["warnings"])] if caution else []
     return [*warning, *body] if caution == "warning_first" else [*body, *warning]
-
-
-def _make_audible(templates: list[str], kind: Kind, rng: random.Random) -> list[str]:
-    """Exchange one template for another of its pool that has an address slot."""
-    pools = [*_content().values(), kind.sentences]
-    index = rng.randrange(len(templates))
-    pool = next(pool for pool in pools if isinstance(pool, list | tuple) and templates[index] in pool)
-    audible = [t for t in pool if any(slot in t for slot in _ADDRESS_SLOTS)]
-    return [*templates[:index], rng.choice(audible), *templates[index + 1 :]]
 
 
 def _fill(templates: list[str], topic: str, address: str, rng: random.Random) -> list[str]:

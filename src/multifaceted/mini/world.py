@@ -150,45 +150,59 @@ def bench(split: str, num_prompts: int, seed: int, part: Part) -> list[Prompt]:
         raise ValueError(f"unknown split {split!r}; the mini bench has {', '.join(SPLITS)}")
     if part is Part.TRAIN:
         raise ValueError("the bench has no training part")
-    wording = {"unseen_wordings": "recombined", "disjoint_wordings": "disjoint"}.get(split, "seen")
-    prompts = []
-    for index in range(num_prompts):
-        rng = random.Random(f"bench:{part.value}:{split}:{seed}:{index}")
-        scene = draw_scene(
-            rng,
-            combination=part if split == "unseen_combinations" else Part.TRAIN,
-            topic=part if split == "unseen_topics" else Part.TRAIN,
-        )
-        prompts.append(_prompt(rng, f"{split}-{seed}-{index}", split, scene, wording, part))
-    return prompts
+    return [_bench_prompt(split, seed, index, part) for index in range(num_prompts)]
 
 
 def flipped(num_prompts: int, seed: int, part: Part) -> list[Prompt]:
-    """Prompts of the `unseen_combinations` kind in which one preference was exchanged for a rival.
+    """The prompts of `unseen_combinations`, each with one preference exchanged for a rival, all else word for word.
 
-    `metadata["flipped"]` names the preference that came in, `metadata["dropped"]` the one that went out.
+    Where an exchange leads to a set that is held out as well, it is taken. `metadata["flipped"]` names the preference
+    that came in, `metadata["dropped"]` the one that went out.
     """
-    world = taxonomy()
     prompts = []
     for index in range(num_prompts):
-        rng = random.Random(f"flip:{part.value}:{seed}:{index}")
-        scene = draw_scene(rng, combination=part)
-        position = index % len(scene.names)
-        dropped = scene.names[position]
-        taken = rng.choice(world.rivals(world.by_name[dropped])).name
-        names = (*scene.names[:position], taken, *scene.names[position + 1 :])
-        prompt = _prompt(rng, f"flip-{seed}-{index}", "flip", replace(scene, names=names), "seen", part)
+        scene = _bench_scene("unseen_combinations", seed, index, part)[1]
+        exchanges = _exchanges(scene.names)
+        held_out = [names for names in exchanges if part_of("combination", combination_key(list(names))) is part]
+        names = random.Random(f"flip:{part.value}:{seed}:{index}").choice(held_out or exchanges)
+        prompt = _bench_prompt("unseen_combinations", seed, index, part, names)
+        (dropped,), (taken,) = set(scene.names) - set(names), set(names) - set(scene.names)
+        prompt.id, prompt.split = f"flip-{prompt.id}", "flip"
         prompt.metadata |= {"flipped": taken, "dropped": dropped}
         prompts.append(prompt)
     return prompts
 
 
-def _prompt(rng: random.Random, identifier: str, split: str, scene: Scene, wording: str, part: Part) -> Prompt:
+def _exchanges(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Every set that differs from `names` by one preference and its rival."""
+    world = taxonomy()
+    return [
+        (*names[:place], rival.name, *names[place + 1 :])
+        for place, name in enumerate(names)
+        for rival in world.rivals(world.by_name[name])
+    ]
+
+
+def _bench_scene(split: str, seed: int, index: int, part: Part) -> tuple[random.Random, Scene]:
+    rng = random.Random(f"bench:{part.value}:{split}:{seed}:{index}")
+    scene = draw_scene(
+        rng,
+        combination=part if split == "unseen_combinations" else Part.TRAIN,
+        topic=part if split == "unseen_topics" else Part.TRAIN,
+    )
+    return rng, scene
+
+
+def _bench_prompt(split: str, seed: int, index: int, part: Part, names: tuple[str, ...] | None = None) -> Prompt:
+    """Prompt `index` of a split; `names` state another set in the same words where they agree."""
+    rng, scene = _bench_scene(split, seed, index, part)
+    wording = {"unseen_wordings": "recombined", "disjoint_wordings": "disjoint"}.get(split, "seen")
+    stating = names or scene.names
     return Prompt(
-        id=identifier,
+        id=f"{split}-{seed}-{index}",
         split=split,
-        system=system_message(scene.names, rng, wording=wording, part=part),
+        system=system_message(stating, rng, wording=wording, part=part),
         instruction=scene.ask,
-        preferences=list(stated(scene.names)),
+        preferences=list(stated(stating)),
         metadata={"topic": scene.topic, "kind": scene.kind.name},
     )

@@ -62,6 +62,11 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
         raise ValueError(
             f"this {name} uses ALiBi, whose distances do not follow a tree's positions; it is not supported"
         )
+    for name_of_cap in ("attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name_of_cap, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"this {name} changes its logits ({name_of_cap}), which scoring does not; it is not supported"
+            )
     recurrent = {"mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "xlstm", "zamba", "zamba2"}
     layers = set(getattr(config, "layer_types", None) or ())
     if config.model_type in recurrent or any("linear" in kind or "recurrent" in kind for kind in layers):

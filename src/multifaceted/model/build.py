@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from transformers import (
@@ -36,8 +36,17 @@ class Dtype(StrEnum):
         return cast(torch.dtype, getattr(torch, self.value))
 
 
+class Scale(StrEnum):
+    """Which settings suit a model: those of a small one from scratch, or those of a pretrained one."""
+
+    MINI = "mini"
+    PRETRAINED = "pretrained"
+
+
 class ModelSource:
     """A model to start from. Subclasses are dataclasses."""
+
+    scale: ClassVar[Scale]
 
     def load_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """The tokenizer; `texts` serves sources that train one."""
@@ -67,12 +76,20 @@ class ScratchModel(ModelSource):
     vocab_size: int = 2048
     dtype: Dtype = Dtype.FLOAT32
 
+    scale = Scale.MINI
+
     def load_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Train the BPE on `texts`."""
         return train_tokenizer(texts, self.vocab_size)
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int) -> PreTrainedModel:
         """Initialise the weights from torch's current random state."""
+        known = AutoConfig.for_model(self.architecture)
+        for key, value in self.config.items():
+            if not hasattr(known, key):
+                raise ValueError(
+                    f"unknown key model.config.{key} (value {value!r}): {self.architecture} has no such setting"
+                )
         config = AutoConfig.for_model(
             self.architecture,
             vocab_size=len(tokenizer),
@@ -103,6 +120,8 @@ class PretrainedModel(ModelSource):
     dtype: Dtype = Dtype.BFLOAT16
     trust_remote_code: bool = False
 
+    scale = Scale.PRETRAINED
+
     def load_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Load the tokenizer; `texts` is not used."""
         return cast(
@@ -115,6 +134,8 @@ class PretrainedModel(ModelSource):
         shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         config = AutoConfig.from_pretrained(self.name, **shared)
         refuse_unservable(config, max_length)
+        if not reward:
+            refuse_reward_model(self.name, config.architectures)
         kind = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
         extra = {"num_labels": 1, "pad_token_id": padding_id(tokenizer)} if reward else {}
         model = kind.from_pretrained(
@@ -126,6 +147,16 @@ class PretrainedModel(ModelSource):
             **extra,
         )
         return cast(PreTrainedModel, model)
+
+
+def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
+    """Refuse to read a reward model as a policy: its language-model head would be random.
+
+    Raises:
+        ValueError: the model has a scalar head.
+    """
+    if any(kind.endswith("ForSequenceClassification") for kind in architectures or ()):
+        raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 
 def resolve_start(start: str) -> str:

@@ -27,13 +27,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
+SPARE = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|fim_pad|>", "<|endoftext|>")
+"""Tokens that well-known vocabularies keep in reserve."""
+
+
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """A padding token that is not EOS: a reward read "at the last token that is not padding" would miss EOS otherwise.
 
     Raises:
         ValueError: the tokenizer has no token to spare.
     """
-    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+    vocabulary = tokenizer.get_vocab()
+    spare = [vocabulary[token] for token in SPARE if token in vocabulary]
+    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id, *spare):
         if candidate is not None and candidate != tokenizer.eos_token_id:
             return int(candidate)
     raise ValueError(

@@ -67,6 +67,8 @@ class Objective:
     head: ClassVar[Head] = Head.LANGUAGE_MODEL
     needs_reference: ClassVar[bool] = False
     needs_rejected: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of what `Losses.metrics` may hold."""
     weighs_tokens: ClassVar[bool] = False
     """Whether an example's weight is its number of chosen tokens; otherwise it is 1."""
 

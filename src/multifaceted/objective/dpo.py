@@ -22,6 +22,7 @@ class DPO(Objective):
     label_smoothing: float = 0.0
 
     needs_reference = True
+    metrics = ("pair_accuracy", "margin", "reward_chosen", "reward_rejected")
 
     def __post_init__(self) -> None:
         if self.beta <= 0:

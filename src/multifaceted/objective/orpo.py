@@ -41,6 +41,8 @@ class ORPO(Objective):
 
     lam: float
 
+    metrics = ("pair_accuracy", "margin", "nll", "odds_ratio_loss")
+
     def __post_init__(self) -> None:
         if self.lam < 0:
             raise ValueError(f"lam is {self.lam}; it must not be negative")

@@ -22,6 +22,7 @@ class RewardModel(Objective):
     use_margin: bool = False
 
     head = Head.REWARD
+    metrics = ("pair_accuracy", "margin", "reward_chosen", "reward_rejected")
 
     def __call__(self, branches: Branches) -> Losses:
         """The loss of each example, averaged over its pairs."""

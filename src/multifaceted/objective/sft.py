@@ -13,8 +13,16 @@ class SFT(Objective):
 
     needs_rejected = False
     weighs_tokens = True
+    metrics = ("pair_accuracy", "margin")
 
     def __call__(self, branches: Branches) -> Losses:
-        """The mean negative log-probability of each chosen response's tokens."""
-        nll = -branches.values[branches.chosen] / branches.num_tokens[branches.chosen]
-        return Losses(loss=nll, weight=self.weight(branches), metrics={})
+        """The mean negative log-probability of the chosen tokens; pairs, where there are any, are measured."""
+        mean_logps = branches.values / branches.num_tokens
+        metrics = {}
+        if len(branches.pair_chosen):
+            margin = mean_logps[branches.pair_chosen] - mean_logps[branches.pair_rejected]
+            metrics = {
+                "pair_accuracy": branches.mean_over_pairs((margin > 0).float()),
+                "margin": branches.mean_over_pairs(margin),
+            }
+        return Losses(loss=-mean_logps[branches.chosen], weight=self.weight(branches), metrics=metrics)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
@@ -41,8 +42,12 @@ class Progress(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: validation is not throughput."""
-        if not trainer.sanity_checking and self.started:
+        if self.started:
             self.seconds += time.monotonic() - self.started
+            self.started = 0.0
+            for logger in trainer.loggers:
+                rate = {"throughput/examples_per_second": self.examples_per_second}
+                logger.log_metrics(rate, step=trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock again."""
@@ -90,8 +95,8 @@ class StopOnSignal(Callback):
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the two signals."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the two signals, from Lightning too: it would leave in the middle of a step."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._note)
 
@@ -102,17 +107,41 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, at an optimizer step's end only."""
+        """Save and stop, at an optimizer step's end only.
+
+        Lightning validates a run that stops. An uninterrupted run would not validate here, so it must not either,
+        unless validation is due at this step; then `LastCheckpoint` saves after it.
+        """
         is_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.received is not None and is_step_end and not trainer.should_stop:
+        if self.received is None or not is_step_end or trainer.should_stop:
+            return
+        if (batch_idx + 1) % trainer.val_check_batch:
+            trainer.limit_val_batches = 0
             trainer.save_checkpoint(self.checkpoint)
-            trainer.should_stop = True
+        trainer.should_stop = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` after every validation, when the best checkpoint is settled; listed after it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the state to continue from."""
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the final weights too: up to a few steps come after the last validation."""
+        if not trainer.should_stop:
+            trainer.save_checkpoint(self.path)
 
 
 class JsonlLogger(Logger):
@@ -122,7 +151,9 @@ class JsonlLogger(Logger):
         super().__init__()
         self.path = folder / METRICS
         if self.path.exists():
-            rows = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) < resume_step]
+            rows = [
+                line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resume_step
+            ]
             self.path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
     @property

@@ -15,6 +15,9 @@ from multifaceted.model.score import branch_logps, branch_rewards
 from multifaceted.objective.base import Branches, Head, Losses, Objective
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 
+GROUPED = ("loss", "pair_accuracy", "margin")
+"""Validation metrics that are also reported by source and by dimension; few charts are read, many are not."""
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last checkpoint is kept."""
@@ -83,13 +86,24 @@ class PreferenceModule(LightningModule):
         return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the sums of the step, straight to the loggers: Lightning's own bookkeeping takes a tenth of a mini step."""
+        """Log the sums of the step, straight to the loggers: Lightning's bookkeeping costs a tenth of a mini step."""
         reduced = self.trainer.strategy.reduce(torch.stack([*self.step_sums.values()]), reduce_op="sum").tolist()
         self.logged = {f"train/{name}": value for name, value in zip(self.step_sums, reduced, strict=True)}
         self.step_sums.clear()
-        for logger in self.trainer.loggers:
-            rate = optimizer.param_groups[0]["lr"]
-            logger.log_metrics({**self.logged, "train/learning_rate": rate}, step=self.global_step)
+        step = self.global_step + 1
+        if step % self.trainer.log_every_n_steps == 0:
+            self._log({**self.logged, "train/learning_rate": optimizer.param_groups[0]["lr"]}, step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by global norm, and refuse to step on a gradient that is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val or float("inf"))
+        if not torch.isfinite(norm):
+            raise NonFiniteLossError(
+                f"the gradient's norm is {float(norm)} at optimizer step {self.global_step}. The last checkpoint is"
+                " kept. Lower optimizer.lr or lengthen the warm-up"
+            )
 
     def validation_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Add each example's loss and metrics to the sums of its groups."""
@@ -98,8 +112,9 @@ class PreferenceModule(LightningModule):
         losses = self(batch)
         columns = {"loss": losses.loss, **losses.metrics}
         for index in range(len(batch.ids)):
-            groups = ["", f"/{batch.sources[index]}", *(f"/{name}" for name in batch.dimensions[index])]
+            every = [f"/{batch.sources[index]}", *(f"/{name}" for name in batch.dimensions[index])]
             for metric, values in columns.items():
+                groups = ["", *(every if metric in GROUPED else [])]
                 weight = losses.weight[index] if metric == "loss" else torch.ones_like(values[index])
                 pair = torch.stack([weight * values[index], weight])
                 for group in groups:
@@ -112,7 +127,18 @@ class PreferenceModule(LightningModule):
             key: self.trainer.strategy.reduce(pair, reduce_op="sum") for key, pair in sorted(self.group_sums.items())
         }
         self.group_sums.clear()
-        self.log_dict({key: pair[0] / pair[1] for key, pair in sums.items()})
+        means = {key: float(pair[0] / pair[1]) for key, pair in sums.items()}
+        bad = [key for key, value in means.items() if value - value != 0]
+        if bad:
+            raise NonFiniteLossError(
+                f"{', '.join(bad)} is not finite after optimizer step {self.global_step}; the last checkpoint is kept"
+            )
+        self._log(means, self.global_step)
+        self.log_dict(means, logger=False)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, step=step)
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, stepped once per optimizer step."""

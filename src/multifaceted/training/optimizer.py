@@ -13,9 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from multifaceted.model.build import Scale
+
 
 class OptimizerConfig:
     """Builds an optimizer for a model. Subclasses are dataclasses."""
+
+    scale: Scale | None = None
+    """The scale of model that the settings are made for; a model of another is refused."""
 
     def build(self, model: nn.Module) -> Optimizer:
         """An optimizer over the model's trainable parameters."""
@@ -37,6 +42,7 @@ class AdamW(OptimizerConfig):
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.0
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         _check_rates(self, "lr")
@@ -65,6 +71,7 @@ class Muon(OptimizerConfig):
     momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.95
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         _check_rates(self, "lr", "adamw_lr")

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.score import branch_logps, parameter_fingerprint
-from multifaceted.records import RecordError, read_json, write_json
+from multifaceted.records import VERSION, RecordError, read_json, write_json
 from multifaceted.trees import TokenTree
 
 
@@ -49,5 +49,5 @@ def reference_logps(
         for index, name in enumerate(batch.ids):
             values[name] = logps[bounds[index] : bounds[index + 1]]
     model.train(was_training)
-    write_json(path, {"version": 1, "logps": values})
+    write_json(path, {"version": VERSION, "logps": values})
     return values

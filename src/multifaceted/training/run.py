@@ -3,109 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import signal
 import time
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from multifaceted.data.batches import Batch, EvaluationBatches, TrainingBatches
-from multifaceted.data.dataset import Data, counts
+from multifaceted.data.batches import EvaluationBatches, TrainingBatches
+from multifaceted.data.dataset import counts
 from multifaceted.data.source import texts_of
 from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, resolve_start
 from multifaceted.model.export import export_model
-from multifaceted.objective.base import Head, Objective
-from multifaceted.records import (
-    CHECKPOINTS,
-    METRICS,
-    POLICY,
-    REWARD_MODEL,
-    RUN,
-    SUMMARY,
-    read_json,
-    read_jsonl,
-    write_json,
-)
-from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
+from multifaceted.records import CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example, read_json, read_jsonl, write_json
+from multifaceted.training.callbacks import JsonlLogger, LastCheckpoint, Progress, StopOnSignal
+from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.folder import State, open_run_folder, require_space
 from multifaceted.training.module import PreferenceModule
-from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.reference import reference_logps
-from multifaceted.training.tracking import Wandb, run_facts
+from multifaceted.training.tracking import run_facts
 
 log = logging.getLogger(__name__)
 
-
-class Export(StrEnum):
-    """Which weights become `policy/`."""
-
-    BEST = "best"
-    LAST = "last"
-
-
-@dataclass(kw_only=True, slots=True)
-class Validation:
-    """How often to validate, and the metric that chooses the best checkpoint."""
-
-    times: int = 4
-    monitor: str = "val/loss"
-    mode: str = "min"
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"times is {self.times}; a run validates at least once")
-        if self.mode not in ("min", "max"):
-            raise ValueError(f"mode is {self.mode!r}; choose min or max")
-
-
-@dataclass(kw_only=True, slots=True)
-class Paths:
-    """Where runs and caches live."""
-
-    outputs: Path
-    cache: Path
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainConfig:
-    """Everything `train.py` needs.
-
-    Attributes:
-        start: a run folder, model folder or hub name to start from, in place of `model`'s own weights.
-        max_steps: end after so many optimizer steps.
-        trainer: arguments of Lightning's Trainer, passed through.
-    """
-
-    data: Data
-    model: ModelSource
-    objective: Objective
-    optimizer: OptimizerConfig
-    batch: Batch
-    paths: Paths
-    schedule: Schedule = field(default_factory=Schedule)
-    validation: Validation = field(default_factory=Validation)
-    logger: Wandb = field(default_factory=Wandb)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    callbacks: dict[str, Callback] = field(default_factory=dict)
-    seed: int = 0
-    num_epochs: int = 1
-    max_steps: int | None = None
-    clip_norm: float = 1.0
-    export: Export = Export.BEST
-    start: str | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
-            raise ValueError("num_epochs and max_steps must be at least 1")
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,17 +47,15 @@ class Outcome:
     was_finished: bool = False
 
 
-class _From(Sampler[int]):
-    """Positions from `start` on, of a sequence whose full length Lightning must know."""
+@dataclass(kw_only=True, slots=True)
+class Prepared:
+    """What a fit needs, built before it starts."""
 
-    def __init__(self, start: int, length: int) -> None:
-        self.start, self.length = start, length
-
-    def __iter__(self) -> Any:
-        return iter(range(self.start, self.length))
-
-    def __len__(self) -> int:
-        return self.length
+    tokenizer: PreTrainedTokenizerBase
+    module: PreferenceModule
+    batches: TrainingBatches
+    pairs: EvaluationBatches
+    counts: dict[str, int]
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -147,26 +73,44 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         RunFolderError, DataError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
     """
-    outcome = Outcome(folder=folder, exported=folder / (REWARD_MODEL if _has_reward_head(config) else POLICY))
+    started = time.monotonic()
+    outcome = Outcome(folder=folder, exported=folder / config.export_name)
     source = _model_source(config)
-    state = open_run_folder(folder, plain, overwrite=config.overwrite)
-    if state is State.FINISHED:
+    if open_run_folder(folder, plain, overwrite=config.overwrite) is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
-    facts = run_facts(config.seed)
-    if not (folder / RUN).exists():
-        write_json(
-            folder / RUN, facts | {"wandb_id": hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]}
-        )
-    started = time.monotonic()
+    prepared = _prepare(config, source, folder)
+    fitted = _fit(config, plain, folder, prepared)
+    if fitted.stopped_by is not None:
+        outcome.interrupted_by = fitted.stopped_by
+        return outcome
+    step = _load_weights_to_export(config, folder, prepared.module)
+    model = prepared.module.model
+    export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config))
+    outcome.summary = {
+        "version": VERSION,
+        **_metrics_at(folder, step),
+        **prepared.counts,
+        "exported_step": step,
+        "steps": prepared.batches.num_steps,
+        "examples": len(prepared.batches.trees),
+        "examples_per_second": fitted.examples_per_second,
+        "wall_seconds": time.monotonic() - started,
+    }
+    write_json(folder / SUMMARY, outcome.summary)
+    return outcome
 
+
+def _prepare(config: TrainConfig, source: ModelSource, folder: Path) -> Prepared:
+    """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
     train, validation = config.data.examples(config.seed, needs_rejected=needs_rejected)
+    _write_facts(config, folder, [*train, *validation])
     tokenizer = source.load_tokenizer(texts_of(train))
     encoded = config.data.encode(train, tokenizer, with_rejected=needs_rejected)
     held_out = config.data.encode(validation, tokenizer, with_rejected=True)
     torch.manual_seed(stream_seed(config.seed, "weights"))
-    model = source.load_model(tokenizer, reward=_has_reward_head(config), max_length=config.data.max_length)
+    model = source.load_model(tokenizer, reward=config.has_reward_head, max_length=config.data.max_length)
     require_space(folder, _bytes_written(model))
     reference = None
     if config.objective.needs_reference:
@@ -182,101 +126,98 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
     )
     pairs = EvaluationBatches(trees=held_out.trees, micro_examples=config.batch.micro_examples, reference=reference)
     module = PreferenceModule(model, config.objective, config.optimizer, config.schedule, batches.num_steps)
-    log.info(
-        "%s examples, %s steps, %.1f M parameters", len(encoded.trees), batches.num_steps, model.num_parameters() / 1e6
-    )
-    torch.manual_seed(stream_seed(config.seed, "dropout"))
-
-    fitted = _fit(config, plain, folder, module, batches, pairs)
-    if fitted.stopped_by is not None:
-        outcome.interrupted_by = fitted.stopped_by
-        return outcome
-    metrics = _load_exported_weights(config, folder, module, fitted)
-    export_model(model, tokenizer, outcome.exported, _card(folder, config))
-    outcome.summary = {
-        **metrics,
-        **counts(encoded),
-        "examples": len(encoded.trees),
-        "steps": batches.num_steps,
-        "examples_per_second": fitted.examples_per_second,
-        "wall_seconds": time.monotonic() - started,
-    }
-    write_json(folder / SUMMARY, outcome.summary)
-    return outcome
+    size = model.num_parameters() / 1e6
+    log.info("%s examples, %s steps, %.1f M parameters", len(encoded.trees), batches.num_steps, size)
+    dropped = counts(encoded) | {f"validation_{key}": number for key, number in counts(held_out).items()}
+    return Prepared(tokenizer=tokenizer, module=module, batches=batches, pairs=pairs, counts=dropped)
 
 
 @dataclass(kw_only=True, slots=True)
 class _Fitted:
-    best: ModelCheckpoint
     examples_per_second: float
     stopped_by: signal.Signals | None
 
 
-def _fit(
-    config: TrainConfig,
-    plain: dict[str, Any],
-    folder: Path,
-    module: PreferenceModule,
-    batches: TrainingBatches,
-    pairs: EvaluationBatches,
-) -> _Fitted:
-    last = folder / CHECKPOINTS / "last.ckpt"
+class _From(Sampler[int]):
+    """Positions from `start` on, of a sequence whose full length Lightning must know."""
+
+    def __init__(self, start: int, length: int) -> None:
+        self.start, self.length = start, length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared) -> _Fitted:
+    """Fit, or continue from `last.ckpt`."""
+    batches = prepared.batches
+    last = folder / CHECKPOINTS / LAST
     step = _saved_step(last)
-    every = max(1, batches.num_steps // config.validation.times)
+    if step >= batches.num_steps:
+        return _Fitted(examples_per_second=0.0, stopped_by=None)
+    if step:
+        log.info("resuming at step %s of %s", step, batches.num_steps)
+    torch.manual_seed(stream_seed(config.seed, "dropout"))
+    prepared.module.train()
     progress, stop = Progress(batches.num_steps), StopOnSignal(last)
     best = ModelCheckpoint(
         dirpath=folder / CHECKPOINTS,
-        filename="best",
+        filename=BEST.removesuffix(".ckpt"),
         monitor=config.validation.monitor,
         mode=config.validation.mode,
         enable_version_counter=False,
     )
-    newest = ModelCheckpoint(
-        dirpath=folder / CHECKPOINTS, filename="last", every_n_train_steps=every, enable_version_counter=False
-    )
     tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
+    defaults = {
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(
-        **{
-            "max_epochs": 1,
-            "accumulate_grad_batches": batches.micro_per_step,
-            "gradient_clip_val": config.clip_norm,
-            "val_check_interval": every * batches.micro_per_step,
-            "check_val_every_n_epoch": None,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "use_distributed_sampler": False,
-            "logger": [JsonlLogger(folder, step), *([tracker] if tracker else [])],
-            # The signal comes last: what it saves must hold the state of the others.
-            "callbacks": [progress, best, newest, *config.callbacks.values(), stop],
-            **config.trainer,
-        }
+        **{**defaults, **config.trainer},
+        max_epochs=1,  # one long epoch: the batches hold all of ours
+        accumulate_grad_batches=batches.micro_per_step,
+        gradient_clip_val=config.clip_norm,
+        val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        logger=[JsonlLogger(folder, step), *([tracker] if tracker else [])],
+        callbacks=[progress, *config.callbacks.values(), stop, best, LastCheckpoint(last)],
     )
-    if step:
-        log.info("resuming at step %s of %s", step, batches.num_steps)
-    trainer.fit(
-        module,
-        DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
-        DataLoader(pairs, batch_size=None),
-        ckpt_path=str(last) if step else None,
-        weights_only=True,
-    )
-    if tracker is not None:
-        tracker.finalize("success")
-    return _Fitted(best=best, examples_per_second=progress.examples_per_second, stopped_by=stop.received)
+    try:
+        trainer.fit(
+            prepared.module,
+            DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
+            DataLoader(prepared.pairs, batch_size=None),
+            ckpt_path=str(last) if step else None,
+            weights_only=True,
+        )
+    finally:
+        if tracker is not None:
+            tracker.experiment.finish()
+    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.received)
 
 
 def _model_source(config: TrainConfig) -> ModelSource:
     """The model to start from: `start` wins over `model`."""
     if config.start is None:
         return config.model
-    dtype = cast(Dtype, getattr(config.model, "dtype", Dtype.FLOAT32))
-    return PretrainedModel(name=resolve_start(config.start), dtype=dtype)
+    return PretrainedModel(name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32))
 
 
-def _has_reward_head(config: TrainConfig) -> bool:
-    return config.objective.head is Head.REWARD
+def _write_facts(config: TrainConfig, folder: Path, examples: list[Example]) -> None:
+    if (folder / RUN).exists():
+        return
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    facts = run_facts(config.seed)
+    identity = hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]
+    write_json(folder / RUN, {**facts, "data_fingerprint": digest.hexdigest()[:16], "wandb_id": identity})
 
 
 def _saved_step(checkpoint: Path) -> int:
@@ -286,29 +227,23 @@ def _saved_step(checkpoint: Path) -> int:
 
 
 def _bytes_written(model: PreTrainedModel) -> int:
+    """Two checkpoints of weights and two optimizer moments, and the exported weights."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return 2 * 3 * weights + weights
 
 
-def _load_exported_weights(
-    config: TrainConfig, folder: Path, module: PreferenceModule, fitted: _Fitted
-) -> dict[str, float]:
-    """Put the weights to export into the model; returns the validation metrics of the best step."""
-    if config.export is Export.BEST:
-        best = torch.load(fitted.best.best_model_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
-        step = int(best["global_step"])
-    else:
-        step = module.global_step
-    return {"exported_step": step, **_metrics_at(folder, step)}
+def _load_weights_to_export(config: TrainConfig, folder: Path, module: PreferenceModule) -> int:
+    """Put the weights to export into the model; returns the optimizer step that they are from."""
+    name = BEST if config.export is Export.BEST else LAST
+    checkpoint = torch.load(folder / CHECKPOINTS / name, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["global_step"])
 
 
 def _metrics_at(folder: Path, step: int) -> dict[str, float]:
-    """Validation metrics logged at the step, or at the last one before it."""
-    rows = [
-        row for row in read_jsonl(folder / METRICS) if row["step"] <= step and any(k.startswith("val/") for k in row)
-    ]
-    return {key: value for key, value in rows[-1].items() if key.startswith("val/")} if rows else {}
+    """Validation metrics logged at a step."""
+    rows = (row for row in read_jsonl(folder / METRICS) if row["step"] == step)
+    return {key: value for row in rows for key, value in row.items() if key.startswith("val/")}
 
 
 def _card(folder: Path, config: TrainConfig) -> str:

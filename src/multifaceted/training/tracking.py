@@ -16,6 +16,8 @@ import torch
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from multifaceted.records import VERSION
+
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ def run_facts(seed: int) -> dict[str, Any]:
     """Versions, commit, hardware and command: what is needed to repeat a run, and no secret."""
     packages = ("torch", "transformers", "lightning", "hydra-core", "tokenizers")
     return {
-        "version": 1,
+        "version": VERSION,
         "command": " ".join(["python", *sys.argv]),
         "seed": seed,
         "python": platform.python_version(),

@@ -1,0 +1,49 @@
+"""What the apps print and return."""
+
+import pytest
+
+from multifaceted.app import FAILED, OK, REFUSED, _guarded, _score_table, _summary_table, format_table
+from multifaceted.config import ConfigError
+from multifaceted.records import Estimate, Scores
+from multifaceted.training.module import NonFiniteLossError
+
+
+def raising(error):
+    def stage():
+        raise error
+
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("a"), REFUSED),
+        (ValueError("b"), REFUSED),
+        (OSError("c"), REFUSED),
+        (NonFiniteLossError("d"), FAILED),
+    ],
+)
+def test_an_error_that_the_user_can_mend_is_one_message_and_a_code(error, code, capsys):
+    assert _guarded(raising(error)) == code
+    assert str(error) in capsys.readouterr().err
+    assert _guarded(lambda: OK) == OK
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="bug"):
+        _guarded(raising(RuntimeError("bug")))
+
+
+def test_tables():
+    assert format_table([["a", "b"], ["long", "1"]]) == "a     b\nlong  1"
+    summary = {"val/loss": 0.5, "val/loss/style": 0.25, "val/loss/mini/plan": 0.1, "steps": 3}
+    table = _summary_table(summary)
+    assert "style" in table and "0.25" in table and "mini/plan" not in table and "steps  3" in table
+    columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance", "adherence/style")
+    estimate = Estimate(value=0.5, low=0.4, high=0.6, n=10)
+    metrics = {f"seen/{name}": estimate for name in columns} | {
+        "seen/flip_kept": Estimate(value=None, low=None, high=None, n=0)
+    }
+    shown = _score_table(Scores(task="mini", policy={}, metrics=metrics))
+    assert "0.500 [0.40, 0.60]" in shown and "unscored" in shown
