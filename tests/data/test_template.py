@@ -151,8 +151,9 @@ def test_overlong_examples_are_dropped_or_cut_and_counted(tokenizer):
 
 
 def test_responses_that_become_equal_by_cutting_are_dropped(tokenizer):
-    twins = example(chosen="Water " * 30 + "a.", rejected=["Water " * 30 + "b."])
-    result = run([example(name="other"), twins], tokenizer, max_length=80, overlong=Overlong.CUT)
+    twins = example(chosen="Water " * 60 + "a.", rejected=["Water " * 60 + "b."])
+    prompt = len(run([example()], tokenizer).trees[0].prompt)
+    result = run([example(name="other"), twins], tokenizer, max_length=prompt + 40, overlong=Overlong.CUT)
     assert result.dropped == {"equal_after_cut": 1}
 
 

@@ -1,5 +1,7 @@
 """Branch log-probabilities equal those of separate sequences, and a branch depends on its own path alone."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -17,8 +19,9 @@ def models(architecture, kind=AutoModelForCausalLM, **extra):
     """The same weights with tree attention and with transformers' own."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(architecture, **SHAPE, **ARCHITECTURES[architecture], **extra)
-    ours = kind.from_config(config, attn_implementation=TREE_ATTENTION).eval()
-    plain = kind.from_config(config, attn_implementation="eager").eval()
+    ours = kind.from_config(copy.deepcopy(config), attn_implementation=TREE_ATTENTION).eval()
+    plain = kind.from_config(copy.deepcopy(config), attn_implementation="eager").eval()
+    assert (ours.config._attn_implementation, plain.config._attn_implementation) == (TREE_ATTENTION, "eager")
     for parameter in ours.parameters():  # away from the initial values, where much is symmetric
         torch.nn.init.normal_(parameter, std=0.3)
     plain.load_state_dict(ours.state_dict())

@@ -100,7 +100,8 @@ def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(train
     def diverging(self, branches):
         losses = original(self, branches)
         calls.append(None)
-        return losses if len(calls) < 6 else type(losses)(loss=losses.loss * float("nan"), weight=losses.weight)
+        # Each of the first three steps is followed by a validation of one batch; the seventh call trains.
+        return losses if len(calls) < 7 else type(losses)(loss=losses.loss * float("nan"), weight=losses.weight)
 
     monkeypatch.setattr(ORPO, "__call__", diverging)
     with pytest.raises(NonFiniteLossError, match=r"nan at optimizer step 3, in examples mini-0-") as error:

@@ -1,5 +1,7 @@
 """Optimizers and schedules."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -38,7 +40,7 @@ def test_optimizers_lower_a_loss_and_continue_from_their_state(config):
     copy = small_model()
     copy.load_state_dict(model.state_dict())
     resumed = config.build(copy)
-    resumed.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
     assert [step(model, optimizer) for _ in range(3)] == [step(copy, resumed) for _ in range(3)]
 
 

@@ -87,6 +87,9 @@ class Progress(Callback):
 _SHOWN = (("loss", "train/loss"), ("pair_accuracy", "train/pair_accuracy"))
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class StopOnSignal(Callback):
     """On Ctrl-C or SIGTERM: finish the optimizer step, write `last.ckpt`, end cleanly. A second Ctrl-C ends at once."""
 
@@ -95,10 +98,14 @@ class StopOnSignal(Callback):
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember who handled the signals, before Lightning does."""
+        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the two signals, from Lightning too: it would leave in the middle of a step."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
@@ -122,6 +129,13 @@ class StopOnSignal(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
