@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup train eval test test-all check format clean
+.PHONY: help setup train eval test test-slow check format clean
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,8 @@ eval: $(STAMP) ## Evaluate what `make train` wrote.
 test: $(STAMP) ## Run the tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: $(STAMP) ## Run every test this machine can.
-	$(BIN)/python -m pytest
+test-slow: $(STAMP) ## Run the rest: against peers (pip install the extra "peers") and in full size.
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 check: $(STAMP) ## Lint, format and types.
 	$(BIN)/ruff check .

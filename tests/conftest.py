@@ -44,9 +44,10 @@ def trained(tmp_path):
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import run
 
-    def train(experiment, *overrides, folder=None):
+    def train(experiment, *overrides, folder=None, without=()):
+        tiny = [override for override in TINY if not override.startswith(tuple(without))]
         paths = [f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
-        config = build(composed("train", [f"+experiment={experiment}", *TINY, *paths, *overrides]), TrainConfig)
+        config = build(composed("train", [f"+experiment={experiment}", *tiny, *paths, *overrides]), TrainConfig)
         return run(config, to_plain(config), folder or tmp_path / "outputs" / experiment)
 
     return train

@@ -16,7 +16,10 @@ from tests.conftest import CONF, ROOT, composed
 
 GROUPS = {"data", "model", "objective", "optimizer", "trainer", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
-REQUIRED = {"optimizer=adamw": ["optimizer.lr=1e-3"]}
+REQUIRED = {
+    "optimizer=adamw": ["optimizer.lr=1e-3"],
+    "data=jsonl": ["data.source.train_file=a", "data.source.validation_file=b", "data.max_length=100"],
+}
 
 
 @dataclass(kw_only=True, slots=True)

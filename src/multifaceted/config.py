@@ -79,10 +79,12 @@ def build(node: DictConfig | Mapping[str, Any], expected: type[T]) -> T:
         ConfigError: an unknown key, a value of the wrong type, a missing value, a class that may not be used.
     """
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(node), resolve=True, throw_on_missing=True)  # type: ignore[call-overload]
+        config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"{error.full_key or 'config'}: {first_line}") from error
+    plain = typing.cast(dict[str, Any], container)
     trusted = (*TRUSTED, *plain.pop("trust", ()))
     return typing.cast(T, _build_dataclass(plain, expected, "", trusted))
 

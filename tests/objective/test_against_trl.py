@@ -15,12 +15,17 @@ from multifaceted.objective.reward_model import RewardModel
 from multifaceted.trees import TokenTree, lay_out
 from tests.objective.test_objectives import branches
 
-trl = pytest.importorskip("trl", reason="TRL is an optional extra: pip install -c constraints.txt -e '.[peers]'")
+pytestmark = pytest.mark.slow
 PAIRS = [
     {"prompt": "[INST] What is winter like? [/INST]", "chosen": " It is cold.", "rejected": " No idea at all."},
     {"prompt": "[INST] Say hello. [/INST]", "chosen": " Hello to you, dear friend.", "rejected": " Go away."},
     {"prompt": "[INST] Count. [/INST]", "chosen": " One, two, three.", "rejected": " Why should anyone count?"},
 ]
+
+
+@pytest.fixture(scope="module")
+def trl():
+    return pytest.importorskip("trl", reason="TRL is an optional extra: pip install -c constraints.txt -e '.[peers]'")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ ARGUMENTS = dict(
 
 
 @torch.no_grad()
-def test_dpo(tokenizer, tmp_path):
+def test_dpo(trl, tokenizer, tmp_path):
     from datasets import Dataset
 
     args = trl.DPOConfig(
@@ -88,7 +93,7 @@ def test_dpo(tokenizer, tmp_path):
 
 
 @torch.no_grad()
-def test_reward_model(tokenizer, tmp_path):
+def test_reward_model(trl, tokenizer, tmp_path):
     from datasets import Dataset
 
     kind = AutoModelForSequenceClassification
@@ -106,7 +111,7 @@ def test_reward_model(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("means", [(-0.5, -1.5), (-3.0, -0.2), (-1e-4, -50.0)])
-def test_orpo_odds_ratio_term(means):
+def test_orpo_odds_ratio_term(trl, means):
     from trl.experimental.orpo import ORPOTrainer
 
     settings = SimpleNamespace(beta=0.4, accelerator=SimpleNamespace(device="cpu"))

@@ -52,8 +52,8 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
     """
     name = f"{config.model_type} model"
     window = getattr(config, "sliding_window", None)
-    uses_window = getattr(config, "use_sliding_window", True) and window is not None
-    if uses_window and window < max_length:
+    uses_window = getattr(config, "use_sliding_window", True)
+    if uses_window and window is not None and window < max_length:
         raise ValueError(
             f"this {name} attends through a sliding window of {window} tokens, shorter than"
             f" data.max_length={max_length}; lower data.max_length to {window} or choose a model without one"

@@ -181,7 +181,7 @@ class JsonlLogger(Logger):
         return 0
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row."""
         values = {key: value for key, value in metrics.items() if key != "epoch"}
         if values:

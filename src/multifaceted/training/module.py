@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -83,7 +83,7 @@ class PreferenceModule(LightningModule):
         for name, value in sums.items():
             self.step_sums[name] = self.step_sums.get(name, torch.zeros_like(value)) + value
         # Lightning divides by the number of micro-batches, and averages gradients over ranks.
-        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return cast(Tensor, share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the sums of the step, straight to the loggers: Lightning's bookkeeping costs a tenth of a mini step."""

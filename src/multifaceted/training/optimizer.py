@@ -78,7 +78,8 @@ class Muon(OptimizerConfig):
 
     def build(self, model: nn.Module) -> Optimizer:
         """One optimizer with two parameter groups."""
-        matrices, rest = [], []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
         outer = {id(p) for name, p in model.named_parameters() if _is_outer(name)}
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -122,7 +123,7 @@ class MuonWithAdamW(Optimizer):
         super().__init__(groups, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; returns what `closure` returns."""
         loss = None
         if closure is not None:
