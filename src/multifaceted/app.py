@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from multifaceted.config import ConfigError, build, to_plain
+from multifaceted.config import ConfigError, build, run_name, to_plain
 from multifaceted.records import LOG, Estimate, Scores
 
 log = logging.getLogger("multifaceted")
@@ -28,7 +29,7 @@ def train(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, TrainConfig)
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = _run_folder(typed.paths.outputs)
         _log_to(folder)
         outcome = run(typed, to_plain(typed), folder)
         shown = _relative(folder)
@@ -57,6 +58,14 @@ def evaluate(config: DictConfig) -> int:
         return OK
 
     return _guarded(stage)
+
+
+def _run_folder(outputs: Path) -> Path:
+    """Where this run lives: below `outputs` by its name, or where a sweep puts its job."""
+    hydra = HydraConfig.get()
+    if hydra.mode is RunMode.MULTIRUN:
+        return Path(hydra.runtime.output_dir)
+    return outputs / run_name(list(hydra.overrides.task))
 
 
 def _guarded(stage: Callable[[], int]) -> int:
