@@ -90,6 +90,15 @@ def _guarded(stage: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+class RunLog(logging.FileHandler):
+    """The log file of a run, with tracebacks; silent until the run has its folder."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        if Path(self.baseFilename).parent.is_dir():
+            super().emit(record)
+
+
 def _log_to(folder: Path | None) -> None:
     """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
@@ -99,8 +108,7 @@ def _log_to(folder: Path | None) -> None:
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None:
-        # Opened at the first line, when the run has its folder; tracebacks go to the file alone.
-        handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8", delay=True))
+        handlers.append(RunLog(folder / LOG, encoding="utf-8", delay=True))
     handlers[0].setLevel(logging.INFO)
     root.handlers = handlers
     for handler in handlers:
