@@ -229,7 +229,7 @@ def _saved_step(checkpoint: Path) -> int:
 def _bytes_written(model: PreTrainedModel) -> int:
     """Two checkpoints of weights and two optimizer moments, and the exported weights."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return 2 * 3 * weights + weights
+    return int(2 * 3 * weights + weights)
 
 
 def _load_weights_to_export(config: TrainConfig, folder: Path, module: PreferenceModule) -> int:
