@@ -62,6 +62,12 @@ class Example:
     margin: float | None = None
 
 
+def messages_of(system: str | None, turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """A conversation in the form every chat template takes; an empty system message is none."""
+    stated = [{"role": "system", "content": system}] if system else []
+    return [*stated, *({"role": turn.role, "content": turn.content} for turn in turns)]
+
+
 @dataclass(kw_only=True, slots=True)
 class Prompt:
     """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model."""
@@ -75,8 +81,7 @@ class Prompt:
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation in the form every chat template takes."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.instruction}]
+        return messages_of(self.system, [Turn(role="user", content=self.instruction)])
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.records import Example
+from multifaceted.records import Example, messages_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 OWN = "own"
@@ -45,8 +45,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 def conversation(example: Example) -> list[dict[str, str]]:
     """The messages up to the answer, system message included."""
-    system = [{"role": "system", "content": example.system}] if example.system else []
-    return [*system, *({"role": turn.role, "content": turn.content} for turn in example.turns)]
+    return messages_of(example.system, example.turns)
 
 
 def render_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]]) -> list[str]:
