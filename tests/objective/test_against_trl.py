@@ -10,8 +10,10 @@ from multifaceted.model.attention import TREE_ATTENTION
 from multifaceted.model.score import branch_logps, branch_rewards
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.objective.dpo import DPO
+from multifaceted.objective.ipo import IPO
 from multifaceted.objective.orpo import ORPO
 from multifaceted.objective.reward_model import RewardModel
+from multifaceted.objective.simpo import SimPO
 from multifaceted.trees import TokenTree, lay_out
 from tests.objective.test_objectives import branches
 
@@ -48,14 +50,17 @@ def model(tokenizer, seed, kind=AutoModelForCausalLM, attention="eager", **extra
     return made
 
 
-def trees(tokenizer):
+def trees(tokenizer, start=()):
     def ids(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     eos = [tokenizer.eos_token_id]
     return [
         TokenTree(
-            id=str(i), prompt=ids(p["prompt"]), branches=[ids(p["chosen"]) + eos, ids(p["rejected"]) + eos], source="s"
+            id=str(i),
+            prompt=[*start, *ids(p["prompt"])],
+            branches=[ids(p["chosen"]) + eos, ids(p["rejected"]) + eos],
+            source="s",
         )
         for i, p in enumerate(PAIRS)
     ]
@@ -70,13 +75,30 @@ ARGUMENTS = dict(
 )
 
 
+# One pair a batch: TRL's SFT term averages over the batch's tokens, and its sigmoid loss has no label smoothing, but
+# AOT, which sorts pairs of a batch, is that loss for a single one.
+DPO_LOSSES = {
+    "dpo": (DPO(beta=0.3), dict(loss_type="sigmoid", beta=0.3)),
+    "cdpo": (DPO(beta=0.3, label_smoothing=0.2), dict(loss_type="aot", beta=0.3, label_smoothing=0.2)),
+    "rdpo": (
+        DPO(beta=0.3, label_smoothing=0.2, robust=True),
+        dict(loss_type="robust", beta=0.3, label_smoothing=0.2),
+    ),
+    "dpo_norm": (DPO(beta=5.0, length_normalized=True), dict(loss_type="sigmoid_norm", beta=5.0)),
+    "dpo_sft": (DPO(beta=0.3, sft_weight=0.5), dict(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5], beta=0.3)),
+    "ipo": (IPO(tau=0.3), dict(loss_type="ipo", beta=0.3)),
+}
+
+
 @torch.no_grad()
-def test_dpo(trl, tokenizer, tmp_path):
+@pytest.mark.parametrize("ours, theirs", DPO_LOSSES.values(), ids=DPO_LOSSES)
+def test_losses_with_a_reference(trl, tokenizer, tmp_path, ours, theirs):
     from datasets import Dataset
 
     args = trl.DPOConfig(
-        output_dir=str(tmp_path), beta=0.3, gradient_checkpointing=False, disable_dropout=True, **ARGUMENTS
-    )
+        output_dir=str(tmp_path), gradient_checkpointing=False, disable_dropout=True, **theirs,
+        **ARGUMENTS | {"per_device_train_batch_size": 1},
+    )  # fmt: skip
     trainer = trl.DPOTrainer(
         model=model(tokenizer, 1),
         ref_model=model(tokenizer, 2),
@@ -84,12 +106,32 @@ def test_dpo(trl, tokenizer, tmp_path):
         train_dataset=Dataset.from_list(PAIRS),
         processing_class=tokenizer,
     )
-    theirs = trainer.compute_loss(trainer.model, trl_batch(trainer))
+    expected = [trainer.compute_loss(trainer.model, batch).item() for batch in trainer.get_train_dataloader()]
     rows = lay_out(trees(tokenizer))
     policy, reference = (branch_logps(model(tokenizer, seed, attention=TREE_ATTENTION), rows) for seed in (1, 2))
-    ours = DPO(beta=0.3)(branches(policy, rows.num_tokens.tolist(), groups=(2, 2, 2), reference=reference.tolist()))
+    losses = ours(branches(policy, rows.num_tokens.tolist(), groups=(2, 2, 2), reference=reference.tolist()))
+    assert sorted(losses.loss.tolist()) == pytest.approx(sorted(expected), abs=1e-5)
+    same = ours(branches(policy, rows.num_tokens.tolist(), groups=(2, 2, 2), reference=policy.tolist()))
+    assert (same.loss - losses.loss).abs().min() > 1e-3, "the models differ, so the losses must not be those of equals"
+
+
+@torch.no_grad()
+def test_simpo(trl, tokenizer, tmp_path):
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    args = CPOConfig(
+        output_dir=str(tmp_path), loss_type="simpo", beta=2.0, simpo_gamma=1.6, cpo_alpha=0.0,
+        gradient_checkpointing=False, **ARGUMENTS | {"max_length": 64},
+    )  # fmt: skip
+    trainer = CPOTrainer(
+        model=model(tokenizer, 1), args=args, train_dataset=Dataset.from_list(PAIRS), processing_class=tokenizer
+    )
+    theirs = trainer.compute_loss(trainer.model, trl_batch(trainer))
+    rows = lay_out(trees(tokenizer, start=[tokenizer.bos_token_id]))  # which CPOTrainer adds
+    policy = branch_logps(model(tokenizer, 1, attention=TREE_ATTENTION), rows)
+    ours = SimPO(beta=2.0, gamma=1.6)(branches(policy, rows.num_tokens.tolist(), groups=(2, 2, 2)))
     assert ours.loss.mean().item() == pytest.approx(theirs.item(), abs=1e-5)
-    assert abs(theirs.item() - 0.6931) > 1e-3, "the models differ, so the loss must not be that of equal ones"
 
 
 @torch.no_grad()

@@ -41,6 +41,21 @@ class Branches:
     margin: Tensor | None = None
     """[examples], 0 where the data states none."""
 
+    @property
+    def mean_logps(self) -> Tensor:
+        """[branches], log-probability of each branch a token."""
+        return self.values / self.num_tokens
+
+    @property
+    def log_ratios(self) -> Tensor:
+        """[branches], log-probability of each branch under the policy less that under the reference."""
+        assert self.reference is not None
+        return self.values - self.reference
+
+    def chosen_minus_rejected(self, scores: Tensor) -> Tensor:
+        """[branches] to [pairs]: by how much the chosen branch outscores the rejected one."""
+        return scores[self.pair_chosen] - scores[self.pair_rejected]
+
     def mean_over_pairs(self, per_pair: Tensor) -> Tensor:
         """[pairs] to [examples]: the mean over the pairs of an example."""
         size = self.chosen.shape[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from multifaceted.objective.base import Branches, Losses, Objective
+from multifaceted.objective.metrics import PAIR_METRICS, pair_metrics
 
 
 def log_odds(mean_logps: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class ORPO(Objective):
 
     lam: float
 
-    metrics = ("pair_accuracy", "margin", "nll", "odds_ratio_loss")
+    metrics = (*PAIR_METRICS, "nll", "odds_ratio_loss")
 
     def __post_init__(self) -> None:
         if self.lam < 0:
@@ -49,18 +50,13 @@ class ORPO(Objective):
 
     def __call__(self, branches: Branches) -> Losses:
         """The loss of each example; the odds-ratio term is averaged over its pairs."""
-        mean_logps = branches.values / branches.num_tokens  # eq. 2
+        mean_logps = branches.mean_logps  # eq. 2
         odds = log_odds(mean_logps)  # eq. 4, in log space
-        log_odds_ratio = odds[branches.pair_chosen] - odds[branches.pair_rejected]  # eq. 5
+        log_odds_ratio = branches.chosen_minus_rejected(odds)  # eq. 5
         nll = -mean_logps[branches.chosen]
         ratio_loss = branches.mean_over_pairs(-logsigmoid(log_odds_ratio))  # eq. 7
         return Losses(
             loss=nll + self.lam * ratio_loss,
             weight=self.weight(branches),
-            metrics={
-                "pair_accuracy": branches.mean_over_pairs((log_odds_ratio > 0).float()),
-                "margin": branches.mean_over_pairs(log_odds_ratio),
-                "nll": nll,
-                "odds_ratio_loss": ratio_loss,
-            },
+            metrics={**pair_metrics(branches, odds), "nll": nll, "odds_ratio_loss": ratio_loss},
         )

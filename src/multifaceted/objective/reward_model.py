@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch.nn.functional import logsigmoid
 
 from multifaceted.objective.base import Branches, Head, Losses, Objective
+from multifaceted.objective.metrics import REWARD_METRICS, reward_metrics
 
 
 @dataclass(kw_only=True, slots=True)
@@ -22,21 +23,16 @@ class RewardModel(Objective):
     use_margin: bool = False
 
     head = Head.REWARD
-    metrics = ("pair_accuracy", "margin", "reward_chosen", "reward_rejected")
+    metrics = REWARD_METRICS
 
     def __call__(self, branches: Branches) -> Losses:
         """The loss of each example, averaged over its pairs."""
-        difference = branches.values[branches.pair_chosen] - branches.values[branches.pair_rejected]
+        difference = branches.chosen_minus_rejected(branches.values)
         required = difference.new_zeros(())
         if self.use_margin and branches.margin is not None:
             required = branches.margin[branches.pair_example]
         return Losses(
             loss=branches.mean_over_pairs(-logsigmoid(difference - required)),
             weight=self.weight(branches),
-            metrics={
-                "pair_accuracy": branches.mean_over_pairs((difference > 0).float()),
-                "margin": branches.mean_over_pairs(difference),
-                "reward_chosen": branches.values[branches.chosen],
-                "reward_rejected": branches.mean_over_pairs(branches.values[branches.pair_rejected]),
-            },
+            metrics=reward_metrics(branches, branches.values),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multifaceted.objective.base import Branches, Losses, Objective
+from multifaceted.objective.metrics import PAIR_METRICS, pair_metrics
 
 
 @dataclass(kw_only=True, slots=True)
@@ -13,16 +14,13 @@ class SFT(Objective):
 
     needs_rejected = False
     weighs_tokens = True
-    metrics = ("pair_accuracy", "margin")
+    metrics = PAIR_METRICS
 
     def __call__(self, branches: Branches) -> Losses:
         """The mean negative log-probability of the chosen tokens; pairs, where there are any, are measured."""
-        mean_logps = branches.values / branches.num_tokens
-        metrics = {}
-        if len(branches.pair_chosen):
-            margin = mean_logps[branches.pair_chosen] - mean_logps[branches.pair_rejected]
-            metrics = {
-                "pair_accuracy": branches.mean_over_pairs((margin > 0).float()),
-                "margin": branches.mean_over_pairs(margin),
-            }
-        return Losses(loss=-mean_logps[branches.chosen], weight=self.weight(branches), metrics=metrics)
+        mean_logps = branches.mean_logps
+        return Losses(
+            loss=-mean_logps[branches.chosen],
+            weight=self.weight(branches),
+            metrics=pair_metrics(branches, mean_logps) if len(branches.pair_chosen) else {},
+        )
