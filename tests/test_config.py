@@ -14,7 +14,7 @@ from multifaceted.objective.base import Objective
 from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
-GROUPS = {"data", "model", "objective", "optimizer", "trainer", "logger", "paths"}
+GROUPS = {"data", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {
     "optimizer=adamw": ["optimizer.lr=1e-3"],
@@ -78,7 +78,7 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("validation.monitor=val/los", "validation.monitor='val/los' is not measured"),
         ("trainer.acelerator=cpu", "did you mean trainer.accelerator?"),
         ("trainer.max_epochs=3", "trainer.max_epochs=3 is set by num_epochs"),
-        ("trainer.devices=2", "training runs on one device"),
+        ("trainer.devices=2", "trainer.devices=2 with strategy=single"),
         ("model=mistral_7b", "the optimizer's settings are for mini models, and this is a pretrained one"),
         ("+callbacks.x._target_=collections.OrderedDict", "outside the trusted packages"),
         ("+callbacks.x._target_=lightning.pytorch.loggers.CSVLogger", "refused its arguments"),

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from multifaceted.config import ConfigError, build, run_name, to_plain
+from multifaceted.config import TARGET, ConfigError, build, run_name, to_plain
 from multifaceted.records import LOG, Estimate, Scores
 
 log = logging.getLogger("multifaceted")
@@ -25,14 +25,23 @@ OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 def train(config: DictConfig) -> int:
     """`train.py`: returns the exit code."""
     from multifaceted.training.config import TrainConfig
-    from multifaceted.training.run import run
+    from multifaceted.training.ranks import launched_externally
+    from multifaceted.training.run import Outcome, run
 
     def stage() -> int:
         typed = build(config, TrainConfig)
         folder = _run_folder(typed.paths.outputs)
         _log_to(folder)
-        outcome = run(typed, to_plain(typed), folder)
-        shown = _relative(folder)
+        if typed.num_devices > 1 and not launched_externally():
+            outcome = _run_on_ranks(typed.num_devices, to_plain(typed), folder)
+        else:
+            outcome = run(typed, to_plain(typed), folder)
+        return _report(outcome)
+
+    def _report(outcome: Outcome) -> int:
+        if not outcome.is_first_rank:
+            return OK if outcome.interrupted_by is None else 128 + int(outcome.interrupted_by)
+        shown = _relative(outcome.folder)
         if outcome.interrupted_by is not None:
             print(f"\nStopped by {outcome.interrupted_by.name}; {shown} holds the state. The same command continues.")
             return 128 + int(outcome.interrupted_by)
@@ -43,6 +52,23 @@ def train(config: DictConfig) -> int:
         return OK
 
     return _guarded(stage)
+
+
+def _run_on_ranks(num_ranks: int, plain: dict[str, Any], folder: Path) -> Any:
+    """Train on several ranks of this machine; they read the composed config instead of composing it again."""
+    from multifaceted.training.launch import launch
+
+    return launch(num_ranks, _rank, plain, folder)
+
+
+def _rank(plain: dict[str, Any], folder: Path) -> Any:
+    """What a launched rank does."""
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.run import run
+
+    _log_to(folder)
+    typed = build({key: value for key, value in plain.items() if key != TARGET}, TrainConfig)
+    return run(typed, plain, folder)
 
 
 def evaluate(config: DictConfig) -> int:

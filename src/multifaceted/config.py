@@ -50,16 +50,21 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
 def run_name(overrides: Sequence[str]) -> str:
     """The name of a run's folder: its experiment and its other overrides, sorted, never a clock.
 
-    Where a run is kept and how it is tracked does not change what it is.
+    Where a run is kept, how it is tracked and what it runs on does not change what it is.
 
     >>> run_name(["seed=1", "+experiment=orpo", "++batch.examples=8"])
     'orpo_batch.examples-8_seed-1'
     """
     values = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
     values |= {override: "" for override in overrides if "=" not in override}
-    places = [key for key in values if key == "overwrite" or key.split(".")[0] in ("paths", "logger")]
-    for key in places:
-        values.pop(key)
+    for key in list(values):
+        if key in ("overwrite", "trainer.devices") or key.split(".")[0] in (
+            "paths",
+            "logger",
+            "strategy",
+            "checkpoint",
+        ):
+            values.pop(key)
     experiment = values.pop("experiment", "train")
     plain = [f"{key}-{value}" for key, value in sorted(values.items())]
     name = "_".join([experiment.replace("/", "-"), *plain])

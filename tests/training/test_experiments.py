@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from multifaceted.config import build
 from multifaceted.data.source import DataError
 from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY, read_json, read_jsonl
+from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.folder import RunFolderError
 from multifaceted.training.module import NonFiniteLossError
@@ -107,10 +109,11 @@ def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(train
     with pytest.raises(NonFiniteLossError, match=r"nan at optimizer step 3, in examples mini-0-") as error:
         trained("orpo", "validation.times=4", "data.source.num_validation=4", "batch.micro_examples=4")
     assert "The last checkpoint is kept" in str(error.value)
-    checkpoints = tmp_path / "outputs" / "orpo" / "checkpoints"
-    for name in ("best.ckpt", "last.ckpt"):
-        state = torch.load(checkpoints / name, weights_only=True)["state_dict"]
-        assert all(torch.isfinite(value).all() for value in state.values())
+    kept = checkpoints(tmp_path / "outputs" / "orpo" / "checkpoints")
+    assert kept[-1].step == 3
+    for checkpoint in kept:
+        for shard in checkpoint.folder.glob("*.safetensors"):
+            assert all(torch.isfinite(tensor).all() for tensor in load_file(shard).values())
 
 
 def test_records_carry_versions_and_no_secret(trained, monkeypatch):

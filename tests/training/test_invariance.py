@@ -114,6 +114,7 @@ def test_validation_while_training_equals_scoring_the_export(trained):
     from multifaceted.config import build
     from multifaceted.data.batches import EvaluationBatches
     from multifaceted.model.build import PretrainedModel
+    from multifaceted.model.score import Scorer
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.module import PreferenceModule
     from tests.conftest import TINY, composed
@@ -125,7 +126,7 @@ def test_validation_while_training_equals_scoring_the_export(trained):
     _, validation = config.data.examples(0, needs_rejected=True)
     trees = config.data.encode(validation, tokenizer, with_rejected=True).trees
     model = source.load_model(tokenizer, reward=False, max_length=400).eval()
-    module = PreferenceModule(model, config.objective, config.optimizer, config.schedule, 1)
+    module = PreferenceModule(Scorer(model, reward=False), config.objective, config.optimizer, config.schedule, 1)
     batches = EvaluationBatches(trees=trees, micro_examples=3)
     with torch.no_grad():
         losses = torch.cat([module(batches[i]).loss for i in range(len(batches))])

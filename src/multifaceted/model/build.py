@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
+from multifaceted.model.sharded import fill_from_folder, initialise_head
 from multifaceted.model.tokenizer import padding_id, train_tokenizer
 from multifaceted.records import POLICY, REWARD_MODEL
 
@@ -52,13 +54,21 @@ class ModelSource:
         """The tokenizer; `texts` serves sources that train one."""
         raise NotImplementedError
 
-    def load_model(self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int) -> PreTrainedModel:
+    def load_model(
+        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+    ) -> PreTrainedModel:
         """The model with tree attention, on CPU; with a scalar head in place of the language-model head if `reward`.
+
+        Args:
+            empty: leave weights that must be read on the meta device, for `fill` once they are sharded.
 
         Raises:
             ValueError: its attention cannot serve trees.
         """
         raise NotImplementedError
+
+    def fill(self, model: PreTrainedModel) -> None:
+        """Read the weights of an `empty` model in place, each rank its shards."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,7 +92,9 @@ class ScratchModel(ModelSource):
         """Train the BPE on `texts`."""
         return train_tokenizer(texts, self.vocab_size)
 
-    def load_model(self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int) -> PreTrainedModel:
+    def load_model(
+        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+    ) -> PreTrainedModel:
         """Initialise the weights from torch's current random state."""
         known = AutoConfig.for_model(self.architecture)
         for key, value in self.config.items():
@@ -129,24 +141,39 @@ class PretrainedModel(ModelSource):
             AutoTokenizer.from_pretrained(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code),
         )
 
-    def load_model(self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int) -> PreTrainedModel:
+    def load_model(
+        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+    ) -> PreTrainedModel:
         """Load safetensors weights; anything pickled is refused."""
         shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        config = AutoConfig.from_pretrained(self.name, **shared)
+        as_reward = {"num_labels": 1, "pad_token_id": padding_id(tokenizer)} if reward else {}
+        config = AutoConfig.from_pretrained(self.name, **shared, **as_reward)
         refuse_unservable(config, max_length)
         if not reward:
             refuse_reward_model(self.name, config.architectures)
         kind = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
-        extra = {"num_labels": 1, "pad_token_id": padding_id(tokenizer)} if reward else {}
-        model = kind.from_pretrained(
-            self.name,
-            dtype=self.dtype.torch,
-            attn_implementation=TREE_ATTENTION,
-            use_safetensors=True,
-            **shared,
-            **extra,
-        )
+        settings = {"dtype": self.dtype.torch, "attn_implementation": TREE_ATTENTION}
+        if empty:
+            with torch.device("meta"):
+                return cast(PreTrainedModel, kind.from_config(config, **settings))
+        model = kind.from_pretrained(self.name, config=config, use_safetensors=True, **settings, **shared)
+        if reward and not is_reward_model(config.architectures):
+            initialise_head(model)
         return cast(PreTrainedModel, model)
+
+    def fill(self, model: PreTrainedModel) -> None:
+        """Read the shards of the files that this rank holds; the hub's are downloaded once a node."""
+        patterns = ["*.safetensors", "*.json"]
+        is_folder = Path(self.name).is_dir()
+        folder = (
+            self.name if is_folder else snapshot_download(self.name, revision=self.revision, allow_patterns=patterns)
+        )
+        fill_from_folder(model, Path(folder))
+
+
+def is_reward_model(architectures: Sequence[str] | None) -> bool:
+    """Whether a config's `architectures` name a model with a scalar head."""
+    return any(kind.endswith("ForSequenceClassification") for kind in architectures or ())
 
 
 def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
@@ -155,7 +182,7 @@ def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
     Raises:
         ValueError: the model has a scalar head.
     """
-    if any(kind.endswith("ForSequenceClassification") for kind in architectures or ()):
+    if is_reward_model(architectures):
         raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 

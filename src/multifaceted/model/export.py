@@ -9,19 +9,45 @@ from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multifaceted.model.sharded import barrier, is_sharded, write_shards
 
-def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
-    """Write weights, tokenizer with its chat template, and the card; the folder appears whole or not at all."""
+
+def export_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str, *, is_first: bool = True
+) -> None:
+    """Write weights, tokenizer with its chat template, and the card; the folder appears whole or not at all.
+
+    A sharded model is written by all ranks together; `is_first` is true on one of them.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.generation_config = GenerationConfig(
+    if is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    barrier()
+    if is_sharded(model):
+        write_shards(model, partial)
+    if is_first:
+        _write_rest(model, tokenizer, partial, card)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    barrier()
+
+
+def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
+    generation = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=model.config.pad_token_id
     )
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    if is_sharded(model):
+        shutil.rmtree(folder / "sharded")
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            generation.save_pretrained(folder)
+    else:
+        model.generation_config = generation
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
@@ -45,13 +47,32 @@ def branch_rewards(model: PreTrainedModel, rows: TreeRows) -> Tensor:
     return linear(hidden_states(model, rows)[rows.last], head.weight).float()[:, 0]
 
 
+class Scorer(nn.Module):
+    """Scores of branches as one module: what sharding wraps, so that its hooks run around the head as well.
+
+    Attributes:
+        reward: whether a branch's score is its reward, read from a scalar head, or its log-probability.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, reward: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.reward = reward
+
+    def forward(self, rows: TreeRows) -> Tensor:
+        """Score every branch, [branches], in fp32."""
+        return branch_rewards(self.model, rows) if self.reward else branch_logps(self.model, rows)
+
+
 @torch.no_grad()
 def parameter_fingerprint(model: nn.Module) -> str:
-    """A hash of all weights: two models share it exactly when every parameter has the same name and bytes."""
-    import hashlib
+    """A hash of all weights: two models share it exactly when every parameter has the same name and bytes.
 
+    Sharded parameters are gathered one at a time; all ranks must call this together, and agree.
+    """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        digest.update(f"{name}:{whole.dtype}:{tuple(whole.shape)}".encode())
+        digest.update(whole.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

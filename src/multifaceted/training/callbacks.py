@@ -12,13 +12,13 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from multifaceted.data.batches import PreferenceBatch
 from multifaceted.records import METRICS
+from multifaceted.training.ranks import Ranks
 
 
 class Progress(Callback):
@@ -57,7 +57,8 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: PreferenceBatch, batch_idx: int
     ) -> None:
         """Advance by the optimizer steps taken."""
-        self.examples += len(batch.ids) * trainer.world_size if batch.counts else 0
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.examples += batch.step_examples
         if self.bar is None or trainer.global_step <= self.bar.n:
             return
         logged = pl_module.logged
@@ -91,10 +92,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM: finish the optimizer step, write `last.ckpt`, end cleanly. A second Ctrl-C ends at once."""
+    """On Ctrl-C or SIGTERM: finish the optimizer step, save, end cleanly. A second Ctrl-C ends at once.
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
+    Any rank's signal stops all ranks after the same step.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -108,23 +112,26 @@ class StopOnSignal(Callback):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.received = self.received or signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, at an optimizer step's end only.
+        """Stop, at an optimizer step's end only; `Checkpoints` saves.
 
         Lightning validates a run that stops. An uninterrupted run would not validate here, so it must not either,
-        unless validation is due at this step; then `LastCheckpoint` saves after it.
+        unless validation is due at this step.
         """
-        is_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.received is None or not is_step_end or trainer.should_stop:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.should_stop:
             return
+        number = self.ranks.maximum(self.received or 0)
+        if not number:
+            return
+        self.received = signal.Signals(number)
         if (batch_idx + 1) % trainer.val_check_batch:
             trainer.limit_val_batches = 0
-            trainer.save_checkpoint(self.checkpoint)
         trainer.should_stop = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -139,23 +146,6 @@ class StopOnSignal(Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
-
-
-class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after every validation, when the best checkpoint is settled; listed after it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the state to continue from."""
-        if not trainer.sanity_checking:
-            trainer.save_checkpoint(self.path)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final weights too: up to a few steps come after the last validation."""
-        if not trainer.should_stop:
-            trainer.save_checkpoint(self.path)
 
 
 class JsonlLogger(Logger):

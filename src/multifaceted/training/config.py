@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from multifaceted.data.batches import Batch
@@ -17,9 +18,11 @@ from multifaceted.model.build import ModelSource
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
+from multifaceted.training.ranks import Ranks
+from multifaceted.training.saving import CheckpointConfig, Validation
+from multifaceted.training.strategy import SingleDevice, Strategy
 from multifaceted.training.tracking import Wandb
 
-LOWER_IS_BETTER = {"loss", "nll", "odds_ratio_loss", "reward_rejected"}
 OURS = {
     "accumulate_grad_batches": "batch.examples and batch.micro_examples",
     "callbacks": "callbacks",
@@ -29,6 +32,9 @@ OURS = {
     "max_epochs": "num_epochs",
     "max_steps": "max_steps",
     "val_check_interval": "validation.times",
+    "num_nodes": "the launcher, torchrun or srun",
+    "plugins": "strategy",
+    "strategy": "strategy",
     "use_distributed_sampler": "batch.examples",
 }
 """Arguments of Lightning's Trainer that follow from our own keys."""
@@ -39,33 +45,6 @@ class Export(StrEnum):
 
     BEST = "best"
     LAST = "last"
-
-
-@dataclass(kw_only=True, slots=True)
-class Validation:
-    """How often to validate, and the metric that chooses the best checkpoint.
-
-    Attributes:
-        times: validations of a run, evenly spaced; fewer than `times` steps at its end go without.
-        monitor: `val/<metric>` or `val/<metric>/<dimension or source>`.
-    """
-
-    times: int = 4
-    monitor: str = "val/loss"
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"times is {self.times}; a run validates at least once")
-
-    @property
-    def metric(self) -> str:
-        """The metric's name, without split and group."""
-        return self.monitor.removeprefix("val/").split("/")[0]
-
-    @property
-    def mode(self) -> str:
-        """Whether the best value is the least or the greatest."""
-        return "min" if self.metric in LOWER_IS_BETTER else "max"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,6 +62,7 @@ class TrainConfig:
     Attributes:
         start: a run folder, model folder or hub name to start from, in place of `model`'s own weights.
         max_steps: end after so many optimizer steps.
+        activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
         trainer: arguments of Lightning's Trainer, passed through.
     """
 
@@ -93,7 +73,9 @@ class TrainConfig:
     batch: Batch
     paths: Paths
     schedule: Schedule = field(default_factory=Schedule)
+    strategy: Strategy = field(default_factory=SingleDevice)
     validation: Validation = field(default_factory=Validation)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logger: Wandb = field(default_factory=Wandb)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Callback] = field(default_factory=dict)
@@ -101,6 +83,7 @@ class TrainConfig:
     num_epochs: int = 1
     max_steps: int | None = None
     clip_norm: float = 1.0
+    activation_checkpointing: bool = False
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
@@ -133,8 +116,48 @@ class TrainConfig:
                 raise ValueError(
                     f"unknown key trainer.{key} (value {value!r}): not an argument of Lightning's Trainer{hint}"
                 )
-        if self.trainer.get("devices", 1) != 1 or self.trainer.get("num_nodes", 1) != 1:
-            raise ValueError("training runs on one device so far: trainer.devices and trainer.num_nodes must be 1")
+        if self.num_devices > 1 and not self.strategy.shards:
+            raise ValueError(
+                f"trainer.devices={self.trainer['devices']!r} with strategy=single: one device holds the whole model;"
+                " set strategy=fsdp"
+            )
+
+    def check_ranks(self, ranks: Ranks) -> None:
+        """Refuse ranks that do not fit `trainer.devices` or the strategy.
+
+        Raises:
+            ValueError: names both numbers.
+        """
+        if self.num_devices not in (1, ranks.local_world_size):
+            raise ValueError(
+                f"trainer.devices={self.num_devices}, but the launcher started {ranks.local_world_size} processes on"
+                " this node; leave trainer.devices out, or start as many"
+            )
+        if ranks.world_size > 1 and not self.strategy.shards:
+            raise ValueError(f"{ranks.world_size} processes with strategy=single: set strategy=fsdp")
+
+    @property
+    def device_type(self) -> str:
+        """What `trainer.accelerator` means here: "cpu" or "cuda"."""
+        accelerator = self.trainer.get("accelerator", "auto")
+        if accelerator == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if accelerator in ("gpu", "cuda") else str(accelerator)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of one node; "auto" and -1 are all of its GPUs."""
+        devices = self.trainer.get("devices", 1)
+        if devices in ("auto", -1, "-1"):
+            return torch.cuda.device_count() if self.device_type == "cuda" else 1
+        if not str(devices).isdigit() or int(devices) < 1:
+            raise ValueError(f"trainer.devices is {devices!r}; give a number of devices, or auto for all GPUs")
+        return int(devices)
+
+    @property
+    def precision(self) -> str:
+        """Lightning's name of the type that layers compute in."""
+        return str(self.trainer.get("precision", "32-true"))
 
     @property
     def has_reward_head(self) -> bool:

@@ -12,8 +12,8 @@ import yaml
 
 from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY
 
-WITHOUT_MEANING = {"overwrite", "paths", "logger"}
-"""Top-level keys that may differ between a run and its continuation."""
+WITHOUT_MEANING = ("overwrite", "paths", "logger", "strategy", "checkpoint", "trainer.devices")
+"""Keys that may differ between a run and its continuation: where it runs, and how it is kept and tracked."""
 
 
 class RunFolderError(ValueError):
@@ -42,7 +42,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) -> State:
-    """Create or reopen a run folder, and write `config` into a new one.
+    """Create or reopen a run folder, and write `config` into it.
 
     Raises:
         RunFolderError: the folder belongs to a run with another config, or cannot be written.
@@ -50,6 +50,7 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
     written = folder / CONFIG
     if overwrite and written.exists():
         shutil.rmtree(folder)
+    state = State.NEW
     if written.exists():
         before = yaml.safe_load(written.read_text(encoding="utf-8"))
         changed = differences(_meaning(before), _meaning(config))
@@ -59,7 +60,7 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
                 + "\n  ".join(changed)
                 + "\nRestore these values, name the change on the command line, or start anew with overwrite=true"
             )
-        return State.FINISHED if (folder / SUMMARY).exists() else State.UNFINISHED
+        state = State.FINISHED if (folder / SUMMARY).exists() else State.UNFINISHED
     try:
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         partial = folder / f".{CONFIG}.partial"
@@ -69,7 +70,7 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         raise RunFolderError(
             f"cannot write the run folder {folder}: {error}; choose another with paths.outputs=..."
         ) from error
-    return State.NEW
+    return state
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -87,4 +88,12 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 def _meaning(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in WITHOUT_MEANING}
+    """`config` without the keys that have none."""
+    meaning = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for dotted in WITHOUT_MEANING:
+        first, _, second = dotted.partition(".")
+        if second:
+            meaning.get(first, {}).pop(second, None)
+        else:
+            meaning.pop(first, None)
+    return meaning

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel
 
 from multifaceted.data.batches import PreferenceBatch
-from multifaceted.model.score import branch_logps, branch_rewards
-from multifaceted.objective.base import Branches, Head, Losses, Objective
+from multifaceted.model.score import Scorer
+from multifaceted.objective.base import Branches, Losses, Objective
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
+from multifaceted.training.ranks import Ranks
 
 GROUPED = ("loss", "pair_accuracy", "margin")
 """Validation metrics that are also reported by source and by dimension; few charts are read, many are not."""
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """An independent seed for a named use of randomness."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -32,18 +39,22 @@ class PreferenceModule(LightningModule):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        scorer: Scorer,
         objective: Objective,
         optimizer: OptimizerConfig,
         schedule: Schedule,
         total_steps: int,
+        seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.scorer = scorer
         self.objective = objective
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.total_steps = total_steps
+        self.seed = seed
+        self.ranks = ranks or Ranks()
         self.step_sums: dict[str, Tensor] = {}
         self.logged: dict[str, float] = {}
         """What the last optimizer step logged."""
@@ -51,10 +62,9 @@ class PreferenceModule(LightningModule):
 
     def forward(self, batch: PreferenceBatch) -> Losses:
         """Score the branches and ask the objective."""
-        score = branch_rewards if self.objective.head is Head.REWARD else branch_logps
         return self.objective(
             Branches(
-                values=score(self.model, batch.rows),
+                values=self.scorer(batch.rows),
                 num_tokens=batch.rows.num_tokens,
                 chosen=batch.chosen,
                 pair_chosen=batch.pair_chosen,
@@ -65,8 +75,13 @@ class PreferenceModule(LightningModule):
             )
         )
 
+    def configure_model(self) -> None:
+        """Nothing: the model was laid out before, because the reference pass needs it too."""
+
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the step's loss."""
+        # Dropout follows from the position alone, so that a continued run draws what an uninterrupted one drew.
+        torch.manual_seed(stream_seed(self.seed, f"dropout:{batch_idx}:{self.ranks.rank}"))
         losses = self(batch)
         total = batch.step_tokens if self.objective.weighs_tokens else batch.step_examples
         share = (losses.weight * losses.loss).sum() / total * batch.counts
@@ -98,7 +113,8 @@ class PreferenceModule(LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by global norm, and refuse to step on a gradient that is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), gradient_clip_val or float("inf"))
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise NonFiniteLossError(
                 f"the gradient's norm is {float(norm)} at optimizer step {self.global_step}. The last checkpoint is"
@@ -107,9 +123,9 @@ class PreferenceModule(LightningModule):
 
     def validation_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Add each example's loss and metrics to the sums of its groups."""
+        losses = self(batch)  # on every rank, counting or not: sharded weights are gathered by all
         if not batch.counts:
             return
-        losses = self(batch)
         columns = {"loss": losses.loss, **losses.metrics}
         for index in range(len(batch.ids)):
             every = [f"/{batch.sources[index]}", *(f"/{name}" for name in batch.dimensions[index])]
@@ -123,11 +139,12 @@ class PreferenceModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the weighted means: overall, by source, and by the dimension in which a pair differs."""
-        sums = {
-            key: self.trainer.strategy.reduce(pair, reduce_op="sum") for key, pair in sorted(self.group_sums.items())
-        }
+        sums: dict[str, Tensor] = {}
+        for part in self.ranks.gather({key: pair.cpu() for key, pair in self.group_sums.items()}):
+            for key, pair in part.items():
+                sums[key] = sums.get(key, torch.zeros_like(pair)) + pair
         self.group_sums.clear()
-        means = {key: float(pair[0] / pair[1]) for key, pair in sums.items()}
+        means = {key: float(pair[0] / pair[1]) for key, pair in sorted(sums.items())}
         bad = [key for key, value in means.items() if value - value != 0]
         if bad:
             raise NonFiniteLossError(
@@ -142,7 +159,7 @@ class PreferenceModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, stepped once per optimizer step."""
-        optimizer = self.optimizer_config.build(self.model)
+        optimizer = self.optimizer_config.build(self.scorer.model)
         schedule = LambdaLR(optimizer, lambda step: self.schedule.factor(step, self.total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from multifaceted.data.batches import EvaluationBatches
-from multifaceted.model.score import branch_logps, parameter_fingerprint
+from multifaceted.model.score import Scorer, parameter_fingerprint
 from multifaceted.records import VERSION, RecordError, read_json, write_json
+from multifaceted.training.ranks import Ranks
 from multifaceted.trees import TokenTree
 
 
@@ -28,26 +30,33 @@ def content_key(model: PreTrainedModel, trees: Sequence[TokenTree]) -> str:
 
 @torch.no_grad()
 def reference_logps(
-    model: PreTrainedModel, trees: Sequence[TokenTree], micro_examples: int, cache: Path
+    scorer: Scorer, trees: Sequence[TokenTree], micro_examples: int, cache: Path, ranks: Ranks
 ) -> dict[str, list[float]]:
-    """The log-probability of every branch under `model`, by example id; read from `cache` if it is there."""
-    path = cache / "reference" / f"{content_key(model, trees)}.json"
-    try:
-        cached: dict[str, list[float]] = read_json(path)["logps"]
-    except (RecordError, KeyError):
-        pass
-    else:
+    """The log-probability of every branch under the model as it is, by example id; read from `cache` if it is there."""
+    path = cache / "reference" / f"{content_key(scorer.model, trees)}.json"
+    cached = ranks.from_first(_cached(path) if ranks.is_first else None)
+    if cached is not None:
         return cached
-    was_training = model.training
-    model.eval()
+    scorer.eval()
     values: dict[str, list[float]] = {}
-    batches = EvaluationBatches(trees=trees, micro_examples=micro_examples)
-    for position in tqdm(range(len(batches)), desc="reference", unit="batch", disable=None):
-        batch = batches[position].to(model.device)
-        logps = branch_logps(model, batch.rows).tolist()
+    batches = EvaluationBatches(
+        trees=trees, micro_examples=micro_examples, rank=ranks.rank, world_size=ranks.world_size
+    )
+    hidden = None if ranks.is_first else True
+    for position in tqdm(range(len(batches)), desc="reference", unit="batch", disable=hidden):
+        batch = batches[position].to(ranks.device)
+        logps = scorer(batch.rows).tolist()
         bounds = [*batch.chosen.tolist(), len(logps)]
         for index, name in enumerate(batch.ids):
             values[name] = logps[bounds[index] : bounds[index + 1]]
-    model.train(was_training)
-    write_json(path, {"version": VERSION, "logps": values})
-    return values
+    merged = {name: logps for part in ranks.gather(values) for name, logps in part.items()}
+    if ranks.is_first:
+        write_json(path, {"version": VERSION, "logps": merged})
+    return merged
+
+
+def _cached(path: Path) -> dict[str, list[float]] | None:
+    try:
+        return cast(dict[str, list[float]], read_json(path)["logps"])
+    except (RecordError, KeyError):
+        return None

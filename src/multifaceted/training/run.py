@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,26 +15,28 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import counts
 from multifaceted.data.source import texts_of
 from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, resolve_start
 from multifaceted.model.export import export_model
+from multifaceted.model.score import Scorer
 from multifaceted.records import CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example, read_json, read_jsonl, write_json
-from multifaceted.training.callbacks import JsonlLogger, LastCheckpoint, Progress, StopOnSignal
+from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
+from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights, remove_leftovers
 from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.folder import State, open_run_folder, require_space
-from multifaceted.training.module import PreferenceModule
+from multifaceted.training.module import PreferenceModule, stream_seed
+from multifaceted.training.ranks import Ranks, joined
 from multifaceted.training.reference import reference_logps
+from multifaceted.training.saving import Checkpoints, best_of
 from multifaceted.training.tracking import run_facts
 
 log = logging.getLogger(__name__)
-
-BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,6 +45,7 @@ class Outcome:
 
     folder: Path
     exported: Path
+    is_first_rank: bool = True
     summary: dict[str, Any] = field(default_factory=dict)
     interrupted_by: signal.Signals | None = None
     was_finished: bool = False
@@ -58,78 +62,117 @@ class Prepared:
     counts: dict[str, int]
 
 
-def stream_seed(seed: int, name: str) -> int:
-    """An independent seed for a named use of randomness."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")
-
-
 def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
-    """Train, or continue, the run of `folder`; a finished one is returned as it is.
+    """Train, or continue, the run of `folder`, as one of the ranks of the job; a finished run is returned as it is.
 
     Args:
         plain: `config` as plain data, for `config.yaml`.
 
     Raises:
-        RunFolderError, DataError, ValueError: bad input, before any training.
+        RunFolderError, DataError, CheckpointError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
     """
+    with joined(config.device_type, alone=config.strategy.shards) as ranks:
+        config.check_ranks(ranks)
+        return _run(config, plain, folder, ranks)
+
+
+def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks) -> Outcome:
     started = time.monotonic()
-    outcome = Outcome(folder=folder, exported=folder / config.export_name)
+    outcome = Outcome(folder=folder, exported=folder / config.export_name, is_first_rank=ranks.is_first)
     source = _model_source(config)
-    if open_run_folder(folder, plain, overwrite=config.overwrite) is State.FINISHED:
+    state = open_run_folder(folder, plain, overwrite=config.overwrite) if ranks.is_first else None
+    if ranks.from_first(state) is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
-    prepared = _prepare(config, source, folder)
-    fitted = _fit(config, plain, folder, prepared)
+    prepared = _prepare(config, source, folder, ranks)
+    fitted = _fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
         return outcome
-    step = _load_weights_to_export(config, folder, prepared.module)
-    model = prepared.module.model
-    export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config))
+    chosen = _checkpoint_to_export(config, folder)
+    model = prepared.module.scorer.model
+    read_weights(chosen.folder, model)
+    export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
     outcome.summary = {
         "version": VERSION,
-        **_metrics_at(folder, step),
+        **_metrics_at(folder, chosen.step),
         **prepared.counts,
-        "exported_step": step,
+        "exported_step": chosen.step,
         "steps": prepared.batches.num_steps,
         "examples": len(prepared.batches.trees),
         "examples_per_second": fitted.examples_per_second,
         "wall_seconds": time.monotonic() - started,
     }
-    write_json(folder / SUMMARY, outcome.summary)
+    if ranks.is_first:
+        write_json(folder / SUMMARY, outcome.summary)
+    ranks.barrier()
     return outcome
 
 
-def _prepare(config: TrainConfig, source: ModelSource, folder: Path) -> Prepared:
+def _prepare(config: TrainConfig, source: ModelSource, folder: Path, ranks: Ranks) -> Prepared:
     """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
     train, validation = config.data.examples(config.seed, needs_rejected=needs_rejected)
-    _write_facts(config, folder, [*train, *validation])
+    if ranks.is_first:
+        _write_facts(config, folder, [*train, *validation])
     tokenizer = source.load_tokenizer(texts_of(train))
     encoded = config.data.encode(train, tokenizer, with_rejected=needs_rejected)
     held_out = config.data.encode(validation, tokenizer, with_rejected=True)
-    torch.manual_seed(stream_seed(config.seed, "weights"))
-    model = source.load_model(tokenizer, reward=config.has_reward_head, max_length=config.data.max_length)
-    require_space(folder, _bytes_written(model))
+    _refuse_idle_ranks(len(encoded.trees), config, ranks)
+    scorer = _load_scorer(config, source, tokenizer, folder, ranks)
+    micro = config.batch.micro_examples
     reference = None
     if config.objective.needs_reference:
         trees = [*encoded.trees, *held_out.trees]
-        reference = reference_logps(model, trees, config.batch.micro_examples, config.paths.cache)
+        reference = reference_logps(scorer, trees, micro, config.paths.cache, ranks)
     batches = TrainingBatches(
         trees=encoded.trees,
         batch=config.batch,
         num_epochs=config.num_epochs,
         max_steps=config.max_steps,
         seed=stream_seed(config.seed, "order"),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
         reference=reference,
     )
-    pairs = EvaluationBatches(trees=held_out.trees, micro_examples=config.batch.micro_examples, reference=reference)
-    module = PreferenceModule(model, config.objective, config.optimizer, config.schedule, batches.num_steps)
-    size = model.num_parameters() / 1e6
-    log.info("%s examples, %s steps, %.1f M parameters", len(encoded.trees), batches.num_steps, size)
+    pairs = EvaluationBatches(
+        trees=held_out.trees, micro_examples=micro, rank=ranks.rank, world_size=ranks.world_size, reference=reference
+    )
+    module = PreferenceModule(
+        scorer, config.objective, config.optimizer, config.schedule, batches.num_steps, config.seed, ranks
+    )
     dropped = counts(encoded) | {f"validation_{key}": number for key, number in counts(held_out).items()}
     return Prepared(tokenizer=tokenizer, module=module, batches=batches, pairs=pairs, counts=dropped)
+
+
+def _load_scorer(
+    config: TrainConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase, folder: Path, ranks: Ranks
+) -> Scorer:
+    """The model to train, laid out over the ranks."""
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    reward = config.has_reward_head
+    model = source.load_model(tokenizer, reward=reward, max_length=config.data.max_length, empty=config.strategy.shards)
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    require_space(folder, num_bytes=3 * weights * (config.checkpoint.keep + 2) + weights)
+    if ranks.is_first:
+        log.info("%.1f M parameters", model.num_parameters() / 1e6)
+    scorer = Scorer(model, reward=reward)
+    config.strategy.lay_out(scorer, ranks, config.precision)
+    if config.strategy.shards:
+        source.fill(scorer.model)
+    return scorer
+
+
+def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> None:
+    least = min(num_examples, config.batch.examples)
+    if least < ranks.world_size:
+        raise ValueError(
+            f"{ranks.world_size} ranks share {num_examples} training rows, {config.batch.examples} a step: some ranks"
+            " would have none; use fewer devices, a larger batch.examples or more data"
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -151,55 +194,69 @@ class _From(Sampler[int]):
         return self.length
 
 
-def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared) -> _Fitted:
-    """Fit, or continue from `last.ckpt`."""
+def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared, ranks: Ranks) -> _Fitted:
+    """Fit, or continue from the latest checkpoint."""
     batches = prepared.batches
-    last = folder / CHECKPOINTS / LAST
-    step = _saved_step(last)
+    saved = folder / CHECKPOINTS
+    if ranks.is_first:
+        remove_leftovers(saved)
+        log.info("%s examples, %s steps", len(batches.trees), batches.num_steps)
+    ranks.barrier()
+    latest = next(reversed(checkpoints(saved)), None)
+    step = latest.step if latest else 0
     if step >= batches.num_steps:
         return _Fitted(examples_per_second=0.0, stopped_by=None)
-    if step:
+    if step and ranks.is_first:
         log.info("resuming at step %s of %s", step, batches.num_steps)
-    torch.manual_seed(stream_seed(config.seed, "dropout"))
     prepared.module.train()
-    progress, stop = Progress(batches.num_steps), StopOnSignal(last)
-    best = ModelCheckpoint(
-        dirpath=folder / CHECKPOINTS,
-        filename=BEST.removesuffix(".ckpt"),
-        monitor=config.validation.monitor,
-        mode=config.validation.mode,
-        enable_version_counter=False,
-    )
-    tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
+    progress, stop = Progress(batches.num_steps), StopOnSignal(ranks)
     defaults = {
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    trainer = Trainer(
-        **{**defaults, **config.trainer},
-        max_epochs=1,  # one long epoch: the batches hold all of ours
-        accumulate_grad_batches=batches.micro_per_step,
-        gradient_clip_val=config.clip_norm,
-        val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
-        logger=[JsonlLogger(folder, step), *([tracker] if tracker else [])],
-        callbacks=[progress, *config.callbacks.values(), stop, best, LastCheckpoint(last)],
-    )
-    try:
+    with _loggers(config, plain, folder, step, ranks) as loggers:
+        trainer = Trainer(
+            **{**defaults, **config.trainer, **config.strategy.trainer_arguments(ranks, config.precision)},
+            max_epochs=1,  # one long epoch: the batches hold all of ours
+            accumulate_grad_batches=batches.micro_per_step,
+            gradient_clip_val=config.clip_norm,
+            val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
+            check_val_every_n_epoch=None,
+            use_distributed_sampler=False,
+            logger=loggers,
+            callbacks=[
+                progress,
+                *config.callbacks.values(),
+                stop,
+                Checkpoints(saved, config.checkpoint, config.validation, ranks),
+            ],
+        )
         trainer.fit(
             prepared.module,
             DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
             DataLoader(prepared.pairs, batch_size=None),
-            ckpt_path=str(last) if step else None,
+            ckpt_path=str(latest.folder) if latest else None,
             weights_only=True,
         )
+    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.received)
+
+
+@contextlib.contextmanager
+def _loggers(
+    config: TrainConfig, plain: dict[str, Any], folder: Path, step: int, ranks: Ranks
+) -> Iterator[list[Logger]]:
+    """`metrics.jsonl` and the tracker, on the first rank; the tracker is closed at the end."""
+    if not ranks.is_first:
+        yield []
+        return
+    tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
+    try:
+        yield [JsonlLogger(folder, step), *([tracker] if tracker else [])]
     finally:
         if tracker is not None:
             tracker.experiment.finish()
-    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.received)
 
 
 def _model_source(config: TrainConfig) -> ModelSource:
@@ -220,24 +277,11 @@ def _write_facts(config: TrainConfig, folder: Path, examples: list[Example]) -> 
     write_json(folder / RUN, {**facts, "data_fingerprint": digest.hexdigest()[:16], "wandb_id": identity})
 
 
-def _saved_step(checkpoint: Path) -> int:
-    if not checkpoint.exists():
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-
-
-def _bytes_written(model: PreTrainedModel) -> int:
-    """Two checkpoints of weights and two optimizer moments, and the exported weights."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return int(2 * 3 * weights + weights)
-
-
-def _load_weights_to_export(config: TrainConfig, folder: Path, module: PreferenceModule) -> int:
-    """Put the weights to export into the model; returns the optimizer step that they are from."""
-    name = BEST if config.export is Export.BEST else LAST
-    checkpoint = torch.load(folder / CHECKPOINTS / name, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    return int(checkpoint["global_step"])
+def _checkpoint_to_export(config: TrainConfig, folder: Path) -> Checkpoint:
+    """The best checkpoint by the monitored metric, or the last."""
+    every = checkpoints(folder / CHECKPOINTS)
+    best = best_of(every, config.validation) if config.export is Export.BEST else None
+    return best or every[-1]
 
 
 def _metrics_at(folder: Path, step: int) -> dict[str, float]:

@@ -1,0 +1,202 @@
+"""Checkpoints: one folder a step, of safetensors and JSON alone; whole or absent; readable by any number of ranks.
+
+torch's own distributed checkpoints keep a pickled `.metadata`, which `weights_only` does not cover. Its Hugging Face
+storage says the same in the headers of safetensors files, so that nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from multifaceted.records import VERSION, RecordError, read_json, write_json
+from multifaceted.training.ranks import Ranks
+
+STATE = "state.json"
+VALUE = "monitored"
+"""Key of the monitored metric's value in the state; None where no validation was due."""
+_FOLDER = re.compile(r"step-(\d{8})")
+_TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk; `value` is that of the monitored metric."""
+
+    folder: Path
+    step: int
+    value: float | None
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where the checkpoint of an optimizer step lives."""
+    return root / f"step-{step:08d}"
+
+
+def checkpoints(root: Path) -> list[Checkpoint]:
+    """All checkpoints in `root`, the oldest first.
+
+    Raises:
+        CheckpointError: one of them is broken.
+    """
+    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _FOLDER.fullmatch(path.name))]
+    return [
+        Checkpoint(folder=path, step=step, value=_read_state(path)["trainer"].get(VALUE))
+        for step, path in sorted(found)
+    ]
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint; a deletion that is cut off leaves nothing that looks like one."""
+    hidden = folder.with_name(f".{folder.name}.deleted")
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for path in root.glob(".step-*"):
+        shutil.rmtree(path)
+
+
+def write(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: dict[str, Any], ranks: Ranks) -> None:
+    """Write a checkpoint: every rank its shards, then the first rank gives the folder its name.
+
+    Args:
+        model: whose trainable parameters are kept; frozen ones come from where the run starts.
+        state: progress of loops, callbacks and schedules, and the monitored metric.
+    """
+    states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
+    tensors = {**_model_tensors(get_model_state_dict(model, options=_TRAINABLE)), **_optimizer_tensors(states)}
+    partial = folder.with_name(f".{folder.name}.partial")
+    if ranks.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    ranks.barrier()
+    dcp.save(
+        {name: tensor.reshape(1) if tensor.ndim == 0 else tensor for name, tensor in tensors.items()},
+        storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
+        no_dist=not dist.is_initialized(),
+    )
+    if ranks.is_first:
+        files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        groups = [state["param_groups"] for state in states]
+        contents = {"trainer": _to_json(state), "param_groups": groups, "files": files}
+        write_json(partial / STATE, {"version": VERSION, **contents})
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    ranks.barrier()
+
+
+def read(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
+    """Read weights and optimizer state in place, each rank its part; returns `state` as it was written.
+
+    Raises:
+        CheckpointError: the folder was cut off, changed, or written for another model.
+    """
+    state = _read_state(folder)
+    read_weights(folder, model)
+    states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
+    _load(folder, _optimizer_tensors(states))
+    for optimizer, restored, groups in zip(optimizers, states, state["param_groups"], strict=True):
+        restored["param_groups"] = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]
+        set_optimizer_state_dict(model, optimizer, restored, options=_TRAINABLE)
+    return cast(dict[str, Any], _from_json(state["trainer"]))
+
+
+def read_weights(folder: Path, model: nn.Module) -> None:
+    """Read the trainable weights in place, each rank its part.
+
+    Raises:
+        CheckpointError: the folder was cut off, changed, or written for another model.
+    """
+    _read_state(folder)
+    weights = get_model_state_dict(model, options=_TRAINABLE)
+    _load(folder, _model_tensors(weights))
+    set_model_state_dict(model, weights, options=_TRAINABLE)
+
+
+def _model_tensors(weights: dict[str, Any]) -> dict[str, Tensor]:
+    return {f"model.{name}": tensor for name, tensor in weights.items()}
+
+
+def _optimizer_tensors(states: list[Any]) -> dict[str, Tensor]:
+    """The tensors of optimizer states by flat name."""
+    return {
+        f"optimizer.{index}.{name}.{key}": tensor
+        for index, state in enumerate(states)
+        for name, values in state["state"].items()
+        for key, tensor in values.items()
+    }
+
+
+def _load(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Fill tensors from the shards. Scalars are kept as vectors of one."""
+    views = {name: tensor.view(1) if tensor.ndim == 0 else tensor for name, tensor in tensors.items()}
+    try:
+        dcp.load(views, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not dist.is_initialized())
+    except (CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{_broken(folder)}: {_cause(error)}") from error
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = cast(dict[str, Any], read_json(folder / STATE))
+        for name, size in state["files"].items():
+            found = (folder / name).stat().st_size
+            if found != size:
+                raise CheckpointError(f"{_broken(folder)}: {name} has {found} bytes of {size}")
+    except (RecordError, OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{_broken(folder)}: {error}") from error
+    return state
+
+
+def _broken(folder: Path) -> str:
+    return f"checkpoint {folder} is broken; delete this folder to continue from the one before it"
+
+
+def _cause(error: BaseException) -> str:
+    failures = getattr(error, "failures", None)
+    return str(next(iter(failures.values()))[0] if failures else error).splitlines()[0]
+
+
+def _to_json(value: Any) -> Any:
+    """Plain data, with tensors (third-party callbacks keep some) spelled out."""
+    if isinstance(value, Tensor):
+        return {"__tensor__": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, dict):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict) and "__tensor__" in value:
+        return torch.tensor(value["__tensor__"], dtype=getattr(torch, value["dtype"]))
+    if isinstance(value, dict):
+        return {key: _from_json(item) for key, item in value.items()}
+    return [_from_json(item) for item in value] if isinstance(value, list) else value

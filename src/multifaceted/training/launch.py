@@ -1,0 +1,94 @@
+"""N ranks from one command: the composing process starts them, passes signals on, and waits."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+T = TypeVar("T")
+
+
+class RankFailedError(RuntimeError):
+    """A rank died; all have stopped, and the last checkpoint is kept."""
+
+
+def launch(num_ranks: int, entry: Callable[..., T], *arguments: Any) -> T:
+    """Call `entry(*arguments)` in `num_ranks` processes on this machine; returns what the first rank returned.
+
+    SIGINT and SIGTERM are for the ranks, which save and return; a second one ends them at once.
+
+    Raises:
+        RankFailedError: names the first rank that failed, and its error.
+    """
+    with tempfile.TemporaryDirectory(prefix="multifaceted-ranks-") as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=num_ranks,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            run_id=uuid.uuid4().hex,
+            max_restarts=0,
+            signals_to_handle="SIGQUIT",  # torch's handlers would kill the ranks; ours let them save
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        try:
+            with _signals_passed_on() as received:
+                results: dict[int, T] = elastic_launch(config, entry)(*arguments)
+        except ChildFailedError as error:
+            if received:
+                raise KeyboardInterrupt from None
+            rank, failure = error.get_first_failure()
+            raise RankFailedError(
+                f"rank {rank} of {num_ranks} failed, so all were stopped: {_message(failure)}. The last checkpoint is"
+                " kept; the same command continues"
+            ) from None
+    return results[0]
+
+
+def _message(failure: Any) -> str:
+    """The error that a rank recorded, or how its process ended."""
+    try:
+        text = json.loads(failure.message)["message"] if isinstance(failure.message, str) else failure.message
+    except (ValueError, KeyError, TypeError):
+        text = failure.message
+    if isinstance(text, dict):
+        text = text.get("message", text)
+    return str(text).strip().rstrip(".")
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[list[int]]:
+    """Send SIGINT and SIGTERM to the ranks instead of acting on them.
+
+    A terminal's Ctrl-C reaches the ranks by itself, a scheduler's signal or `kill` only this process; ranks take a
+    repeated first signal as one, because both come within moments. Yields the signals received so far.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

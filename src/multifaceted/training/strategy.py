@@ -1,0 +1,196 @@
+"""How a model is laid out over devices: whole on one, or sharded over all (FSDP2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.optim import Optimizer
+
+from multifaceted.model.score import Scorer
+from multifaceted.training import checkpoint as checkpoints
+from multifaceted.training.ranks import Ranks
+
+
+class Strategy:
+    """Lays out a model and tells Lightning how. Subclasses are dataclasses."""
+
+    shards: ClassVar[bool] = False
+    """Whether a rank holds a part of the weights only; then any number of ranks may train one model."""
+
+    def lay_out(self, scorer: Scorer, ranks: Ranks, precision: str) -> None:
+        """Put the model where it trains, in place."""
+        raise NotImplementedError
+
+    def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
+        """Arguments of Lightning's Trainer."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True, slots=True)
+class SingleDevice(Strategy):
+    """The whole model on one device."""
+
+    def lay_out(self, scorer: Scorer, ranks: Ranks, precision: str) -> None:
+        """Move it there."""
+        scorer.to(ranks.device)
+
+    def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
+        """One device."""
+        return {"strategy": OneDevice(ranks), "devices": 1, "precision": precision, "plugins": [Environment(ranks)]}
+
+
+@dataclass(kw_only=True, slots=True)
+class FullyShard(Strategy):
+    """FSDP2: weights, gradients and optimizer state divided over all ranks, gathered layer by layer (`fully_shard`).
+
+    Attributes:
+        reshard_after_forward: free a layer's weights between forward and backward pass; false is faster and larger.
+        cpu_offload: keep the shards in host memory.
+    """
+
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+
+    shards = True
+
+    def lay_out(self, scorer: Scorer, ranks: Ranks, precision: str) -> None:
+        """Shard every decoder layer, then what is left."""
+        settings: dict[str, Any] = {
+            "mesh": init_device_mesh(ranks.device_type, (ranks.world_size,)),
+            "reshard_after_forward": self.reshard_after_forward,
+            "mp_policy": _mixed_precision(precision),
+            "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
+        }
+        kinds = set(scorer.model._no_split_modules or ())
+        for module in list(scorer.model.modules()):
+            if type(module).__name__ in kinds:
+                fully_shard(module, **settings)
+        fully_shard(scorer, **settings)
+        device = torch.device("cpu") if self.cpu_offload else ranks.device
+        if any(parameter.is_meta for parameter in scorer.parameters()):
+            scorer.to_empty(device=device)
+        else:
+            scorer.to(device)
+
+    def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
+        """All ranks; FSDP2 itself computes in bf16, on weights that stay in fp32."""
+        return {
+            "strategy": Sharded(ranks),
+            "devices": ranks.local_world_size,
+            "num_nodes": ranks.num_nodes,
+            "precision": "32-true" if precision == "bf16-mixed" else precision,
+            "plugins": [Environment(ranks)],
+        }
+
+
+def _mixed_precision(precision: str) -> MixedPrecisionPolicy:
+    if precision == "bf16-mixed":
+        return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return MixedPrecisionPolicy()
+
+
+class FolderCheckpoints(LightningStrategy):
+    """Lets Lightning save and resume through `training.checkpoint`, after the model is where it trains."""
+
+    ranks: Ranks
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Optimizers must exist before their state is read."""
+        return True
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """`load_checkpoint` has done it."""
+        return False
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Empty: `save_checkpoint` collects the weights."""
+        return {}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Empty: `save_checkpoint` collects the state."""
+        return {}
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        """`load_checkpoint` has done it."""
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        """`load_checkpoint` has done it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a folder."""
+        state = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "optimizer_states")}
+        checkpoints.write(Path(filepath), self._scored_model, self.optimizers, state, self.ranks)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a folder into model and optimizers."""
+        state = checkpoints.read(Path(checkpoint_path), self._scored_model, self.optimizers)
+        return {**state, "state_dict": {}, "optimizer_states": []}
+
+    @property
+    def _scored_model(self) -> nn.Module:
+        return cast(nn.Module, self.lightning_module.scorer.model)
+
+
+class OneDevice(FolderCheckpoints, SingleDeviceStrategy):
+    """Lightning's strategy of one device, with our checkpoints."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(device=ranks.device)
+        self.ranks = ranks
+
+
+class Sharded(FolderCheckpoints, ModelParallelStrategy):
+    """Lightning's strategy for a model that is sharded already, with our checkpoints."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(data_parallel_size=ranks.world_size, tensor_parallel_size=1)
+        self.ranks = ranks
+
+
+class Environment(LightningEnvironment):
+    """Tells Lightning about ranks that exist already."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Always: `training.launch` or a launcher outside has done it."""
+        return True
+
+    def world_size(self) -> int:
+        """All ranks."""
+        return self.ranks.world_size
+
+    def global_rank(self) -> int:
+        """This rank."""
+        return self.ranks.rank
+
+    def local_rank(self) -> int:
+        """This rank on its node."""
+        return self.ranks.local_rank
+
+    def node_rank(self) -> int:
+        """This node."""
+        return self.ranks.rank // self.ranks.local_world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Fixed."""
+
+    def set_global_rank(self, rank: int) -> None:
+        """Fixed."""
+
+    def teardown(self) -> None:
+        """Nothing was set up."""
