@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from multifaceted.data.batches import Batch
 from multifaceted.data.dataset import Data
+from multifaceted.data.mix import Mix
 from multifaceted.model.build import ModelSource
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
@@ -72,6 +73,7 @@ class TrainConfig:
     optimizer: OptimizerConfig
     batch: Batch
     paths: Paths
+    mix: Mix = field(default_factory=Mix)
     schedule: Schedule = field(default_factory=Schedule)
     strategy: Strategy = field(default_factory=SingleDevice)
     validation: Validation = field(default_factory=Validation)

@@ -113,12 +113,16 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
 def _prepare(config: TrainConfig, source: ModelSource, folder: Path, ranks: Ranks) -> Prepared:
     """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(config.seed, needs_rejected=needs_rejected)
+    train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
     if ranks.is_first:
-        _write_facts(config, folder, [*train, *validation])
-    tokenizer = source.load_tokenizer(texts_of(train))
-    encoded = config.data.encode(train, tokenizer, with_rejected=needs_rejected)
-    held_out = config.data.encode(validation, tokenizer, with_rejected=True)
+        _write_facts(config, folder, [*train.examples, *validation.examples])
+    tokenizer = source.load_tokenizer(texts_of(train.examples))
+    order = stream_seed(config.seed, "views")
+    encoded = config.data.encode(train, config.mix, order, tokenizer, with_rejected=needs_rejected)
+    held_out = config.data.encode(validation, config.mix, order, tokenizer, with_rejected=True)
+    if ranks.is_first:
+        train.bad.report("training")
+        validation.bad.report("validation")
     _refuse_idle_ranks(len(encoded.trees), config, ranks)
     scorer = _load_scorer(config, source, tokenizer, folder, ranks)
     micro = config.batch.micro_examples
