@@ -22,8 +22,9 @@ from transformers import PreTrainedTokenizerBase
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import counts
 from multifaceted.data.source import texts_of
-from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, resolve_start
+from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
 from multifaceted.model.export import export_model
+from multifaceted.model.folder import resolve_start
 from multifaceted.model.score import Scorer
 from multifaceted.records import CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example, read_json, read_jsonl, write_json
 from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
