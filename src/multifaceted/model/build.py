@@ -15,15 +15,17 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from multifaceted.model.adapter_files import Base
 from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
 from multifaceted.model.folder import is_reward_model, refuse_reward_model
 from multifaceted.model.sharded import fill_from_folder, initialise_head
 from multifaceted.model.tokenizer import padding_id, train_tokenizer
-from multifaceted.model.weights import WEIGHTS
+from multifaceted.model.weights import WEIGHTS, hash_files
 
 
 class Dtype(StrEnum):
@@ -55,12 +57,19 @@ class ModelSource:
         raise NotImplementedError
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
         """The model with tree attention, on CPU; with a scalar head in place of the language-model head if `reward`.
 
         Args:
             empty: leave weights that must be read on the meta device, for `fill` once they are sharded.
+            four_bit: keep the linear layers but the head in 4 bits, on the GPU if there is one.
 
         Raises:
             ValueError: its attention cannot serve trees.
@@ -69,6 +78,10 @@ class ModelSource:
 
     def fill(self, model: PreTrainedModel) -> None:
         """Read the weights of an `empty` model in place, each rank its shards."""
+
+    def base(self) -> Base:
+        """What an adapter of this model is added to: weights that a file holds."""
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -93,9 +106,15 @@ class ScratchModel(ModelSource):
         return train_tokenizer(texts, self.vocab_size)
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
-        """Initialise the weights from torch's current random state."""
+        """Initialise the weights from torch's current random state; 4 bits are for weights that are read."""
         known = AutoConfig.for_model(self.architecture)
         for key, value in self.config.items():
             if not hasattr(known, key):
@@ -142,7 +161,13 @@ class PretrainedModel(ModelSource):
         )
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
         """Load safetensors weights; anything pickled is refused."""
         shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
@@ -156,16 +181,35 @@ class PretrainedModel(ModelSource):
         if empty:
             with torch.device("meta"):
                 return cast(PreTrainedModel, kind.from_config(config, **settings))
+        if four_bit:
+            settings["quantization_config"] = four_bit_weights(self.dtype)
         model = kind.from_pretrained(self.name, config=config, use_safetensors=True, **settings, **shared)
         if reward and not is_reward_model(config.architectures):
             initialise_head(model)
         return cast(PreTrainedModel, model)
 
     def fill(self, model: PreTrainedModel) -> None:
-        """Read the shards of the files that this rank holds; the hub's are downloaded once a node."""
-        patterns = [WEIGHTS, "*.json"]
-        is_folder = Path(self.name).is_dir()
-        folder = (
-            self.name if is_folder else snapshot_download(self.name, revision=self.revision, allow_patterns=patterns)
-        )
-        fill_from_folder(model, Path(folder))
+        """Read the shards of the files that this rank holds."""
+        fill_from_folder(model, self._folder())
+
+    def base(self) -> Base:
+        """What an adapter of this model is added to. Reads the files once."""
+        files = sorted(self._folder().glob(WEIGHTS))
+        return Base(name=self.name, revision=self.revision, fingerprint=hash_files(*files))
+
+    def _folder(self) -> Path:
+        """Where the files are; the hub's are downloaded once a node."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=[WEIGHTS, "*.json"]))
+
+
+def four_bit_weights(dtype: Dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with its constants quantised as well (Dettmers et al. 2023, section 3); heads stay whole."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype.torch,
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
