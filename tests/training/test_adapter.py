@@ -206,7 +206,7 @@ def test_impossible_adapters_are_refused_when_composed(overrides, named):
 
 def test_four_bits_need_bitsandbytes(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'multifaceted\[qlora\]'"):
+    with pytest.raises(ValueError, match=r"pip install --editable '\.\[qlora\]'"):
         Adapter(four_bit=True).check_device("cuda")
 
 

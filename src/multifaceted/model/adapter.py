@@ -69,7 +69,7 @@ class Adapter:
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise ValueError(
-                "adapter.four_bit=true needs bitsandbytes, which is not installed: pip install 'multifaceted[qlora]'"
+                "adapter.four_bit=true needs bitsandbytes, which is not installed: pip install --editable '.[qlora]'"
             )
 
     def inject(self, model: PreTrainedModel) -> None:
