@@ -14,13 +14,15 @@ from multifaceted.objective.base import Objective
 from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
-GROUPS = {"data", "mix", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
+GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {
+    **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     "optimizer=adamw": ["optimizer.lr=1e-3"],
     "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
+NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"], "janus/rm_stage2": REQUIRED["data=janus_rm_stage2"]}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,8 +53,7 @@ def test_every_eval_choice_builds(choice):
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_builds_and_its_config_is_complete(name):
-    needed = REQUIRED["data=janus_rm_stage2"] if name == "janus/rm_stage2" else []
-    config = build(composed("train", [f"+experiment={name}", *needed]), TrainConfig)
+    config = build(composed("train", [f"+experiment={name}", *NEEDED.get(name, [])]), TrainConfig)
     plain = yaml.safe_load(yaml.safe_dump(to_plain(config)))
     assert plain["clip_norm"] == 1.0 and plain["schedule"]["floor"] == 0.0, "defaults of the code are spelled out"
     plain.pop("_target_")

@@ -21,13 +21,12 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
 
+from multifaceted.model.weights import trainable_weights
 from multifaceted.records import VERSION, RecordError, read_json, write_json
 from multifaceted.training.ranks import Ranks
 
@@ -90,7 +89,7 @@ def write(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: di
         state: progress of loops, callbacks and schedules, and the monitored metric.
     """
     states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
-    tensors = {**_model_tensors(get_model_state_dict(model, options=_TRAINABLE)), **_optimizer_tensors(states)}
+    tensors = {**_model_tensors(trainable_weights(model)), **_optimizer_tensors(states)}
     partial = folder.with_name(f".{folder.name}.partial")
     if ranks.is_first:
         shutil.rmtree(partial, ignore_errors=True)
@@ -134,12 +133,10 @@ def read_weights(folder: Path, model: nn.Module) -> None:
         CheckpointError: the folder was cut off, changed, or written for another model.
     """
     _read_state(folder)
-    weights = get_model_state_dict(model, options=_TRAINABLE)
-    _load(folder, _model_tensors(weights))
-    set_model_state_dict(model, weights, options=_TRAINABLE)
+    _load(folder, _model_tensors(trainable_weights(model)))
 
 
-def _model_tensors(weights: dict[str, Any]) -> dict[str, Tensor]:
+def _model_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"model.{name}": tensor for name, tensor in weights.items()}
 
 
