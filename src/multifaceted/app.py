@@ -99,21 +99,27 @@ def _guarded(stage: Callable[[], int]) -> int:
     try:
         return stage()
     except ConfigError as error:
-        print(f"config error: {error}", file=sys.stderr)
+        _complain(f"config error: {error}")
         return REFUSED
     except (ValueError, OSError) as error:
         log.debug("refused", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return REFUSED
     except RuntimeError as error:
         if not type(error).__module__.startswith("multifaceted"):
             raise
         log.debug("failed", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return FAILED
     except KeyboardInterrupt:
         print("\nInterrupted. What was saved is kept; the same command continues.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _complain(message: str) -> None:
+    """Print an error; a rank other than the first says which it is."""
+    rank = int(os.environ.get("RANK", 0))
+    print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)
 
 
 class RunLog(logging.FileHandler):

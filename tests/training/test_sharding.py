@@ -110,11 +110,15 @@ def test_two_ranks_give_the_curve_of_one_process(tmp_path, tiny_run):
 
 
 def test_a_checkpoint_changes_hands(tmp_path, tiny_run):
-    """Interrupted on two ranks (by a signal to the second alone) and continued on one, and the reverse."""
-    config, plain = compose_run(tmp_path, None, "orpo")
+    """Interrupted on two ranks (by a signal to the second alone) and continued on one, and the reverse.
+
+    A step is two micro-batches on one rank and one on two.
+    """
+    accumulating = "batch.micro_examples=2"
+    config, plain = compose_run(tmp_path, None, "orpo", accumulating)
     whole = run(config, plain, tmp_path / "whole")
-    two_plain = compose_run(tmp_path, None, "orpo", *FSDP)[1]
-    one_sharded = compose_run(tmp_path, None, "orpo", "strategy=fsdp")
+    two_plain = compose_run(tmp_path, None, "orpo", accumulating, *FSDP)[1]
+    one_sharded = compose_run(tmp_path, None, "orpo", accumulating, "strategy=fsdp")
     hands = SignalAt((0, 4, signal.SIGTERM))
     started_on_one = run(config, plain, tmp_path / "one_then_two")
     hands.restore()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.model.sharded import barrier, is_sharded, write_shards
+from multifaceted.records import put_in_place
 
 
 def export_model(
@@ -29,7 +29,7 @@ def export_model(
     if is_first:
         _write_rest(model, tokenizer, partial, card)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        put_in_place(partial, folder)
     barrier()
 
 

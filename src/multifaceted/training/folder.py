@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY
+from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, put_in_place
 
 WITHOUT_MEANING = ("overwrite", "paths", "logger", "strategy", "checkpoint", "trainer.devices")
 """Keys that may differ between a run and its continuation: where it runs, and how it is kept and tracked."""
@@ -49,7 +48,12 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
     """
     written = folder / CONFIG
     if overwrite and written.exists():
-        shutil.rmtree(folder)
+        _delete(folder)
+    if not written.exists() and any((folder / CHECKPOINTS).glob("step-*")):
+        raise RunFolderError(
+            f"{folder} holds checkpoints but no {CONFIG}, so nothing says which run they belong to; restore that file,"
+            f" or delete {folder / CHECKPOINTS} to start anew"
+        )
     state = State.NEW
     if written.exists():
         before = yaml.safe_load(written.read_text(encoding="utf-8"))
@@ -65,12 +69,20 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         partial = folder / f".{CONFIG}.partial"
         partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(partial, written)
+        put_in_place(partial, written)
     except OSError as error:
         raise RunFolderError(
             f"cannot write the run folder {folder}: {error}; choose another with paths.outputs=..."
         ) from error
     return state
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run; a deletion that is cut off leaves nothing that looks like one."""
+    hidden = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

@@ -81,8 +81,8 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     started = time.monotonic()
     outcome = Outcome(folder=folder, exported=folder / config.export_name, is_first_rank=ranks.is_first)
     source = _model_source(config)
-    state = open_run_folder(folder, plain, overwrite=config.overwrite) if ranks.is_first else None
-    if ranks.from_first(state) is State.FINISHED:
+    state = ranks.from_first(lambda: open_run_folder(folder, plain, overwrite=config.overwrite))
+    if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
     prepared = _prepare(config, source, folder, ranks)
@@ -92,7 +92,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         return outcome
     chosen = _checkpoint_to_export(config, folder)
     model = prepared.module.scorer.model
-    read_weights(chosen.folder, model)
+    read_weights(chosen.folder, model, ranks)
     export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
     outcome.summary = {
         "version": VERSION,
@@ -230,7 +230,7 @@ def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Pre
                 progress,
                 *config.callbacks.values(),
                 stop,
-                Checkpoints(saved, config.checkpoint, config.validation, ranks),
+                Checkpoints(saved, config.checkpoint, config.validation, batches.micro_per_step, ranks),
             ],
         )
         trainer.fit(
@@ -240,7 +240,8 @@ def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Pre
             ckpt_path=str(latest.folder) if latest else None,
             weights_only=True,
         )
-    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.received)
+    stop.pass_on_late()
+    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
 
 
 @contextlib.contextmanager
