@@ -118,7 +118,7 @@ def _guarded(stage: Callable[[], int]) -> int:
 
 def _complain(message: str) -> None:
     """Print an error; a rank other than the first says which it is."""
-    rank = int(os.environ.get("RANK", 0))
+    rank = int(os.environ.get("RANK", "0"))
     print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)
 
 
