@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -220,9 +221,27 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is not a folder; expected one written by train.py, such as outputs/orpo/policy")
     required = ("config.json", "tokenizer.json")
     missing = [name for name in required if not (folder / name).exists()]
-    if not list(folder.glob("*.safetensors")):
+    shards = list(folder.glob("*.safetensors"))
+    if not shards:
         missing.append("*.safetensors")
     if missing:
-        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}")
+        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}{_pickles(folder)}")
+    for shard in shards:
+        try:
+            safe_open(shard, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{shard} is not a safetensors file ({error}); export or download {folder} again"
+            ) from None
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def _pickles(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if not names:
+        return ""
+    return (
+        f"; {names[0]} is a pickle, which can run any code and is not read. If you trust who made it, convert it once:"
+        " AutoModelForCausalLM.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)"
+    )
