@@ -100,7 +100,11 @@ def _is_srun_task(environment: Mapping[str, str]) -> bool:
 
 
 def adopt_slurm(environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Say in torchrun's variables what srun says in its own, so that the rest knows one launcher only."""
+    """Say in torchrun's variables what srun says in its own, so that the rest knows one launcher only.
+
+    Raises:
+        ValueError: the nodes have different numbers of tasks.
+    """
     if not _is_srun_task(environment) or "RANK" in environment:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -111,14 +115,16 @@ def adopt_slurm(environment: dict[str, str] | os._Environ[str] = os.environ) -> 
             f"srun started {num_tasks} tasks on {num_nodes} nodes; every node needs the same number:"
             " set --ntasks-per-node"
         )
-    slurm = SLURMEnvironment(auto_requeue=False)
+    first_node = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
+    step = int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])
     environment |= {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": str(num_tasks),
         "LOCAL_WORLD_SIZE": str(num_tasks // num_nodes),
-        "MASTER_ADDR": environment.get("MASTER_ADDR") or slurm.main_address,
-        "MASTER_PORT": environment.get("MASTER_PORT") or str(slurm.main_port),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_node,
+        # Below Linux's ephemeral ports, and another one for every job step of a node.
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(12_000 + step % 20_000),
     }
 
 
