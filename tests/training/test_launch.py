@@ -34,7 +34,7 @@ def test_jobs_follow_one_another_in_one_process_whatever_became_of_the_last():
     with pytest.raises(RankFailedError, match=r"rank 1 of 2 failed, so all were stopped: .*SIGKILL.*same command"):
         launch(2, rank_entry, "dies")
     assert launch(2, rank_entry, "works") == [0, 1]
-    with pytest.raises(RankRefusedError, match="^no such data$"):
+    with pytest.raises(RankRefusedError, match=r"^no such data$"):
         launch(2, rank_entry, "refuses")
     with pytest.raises(RankFailedError, match="rank 1 of 2 failed, so all were stopped: RuntimeError: a bug"):
         launch(2, rank_entry, "breaks")
@@ -104,7 +104,7 @@ def test_a_batch_script_without_srun_is_one_process():
 
 
 def test_unequal_nodes_are_refused():
-    with pytest.raises(ValueError, match="3 tasks on 2 nodes.*--ntasks-per-node"):
+    with pytest.raises(ValueError, match=r"3 tasks on 2 nodes.*--ntasks-per-node"):
         adopt_slurm(slurm(SLURM_STEP_NUM_TASKS="3"))
 
 
