@@ -69,7 +69,7 @@ def wait_for_steps(root, *processes):
 def ranks_of(process):
     """Process ids of the ranks below a launcher."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if "tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [int(pid) for pid in children if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 @pytest.fixture(scope="module")
