@@ -6,11 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 from multifaceted.training.launch import RankFailedError, RankRefusedError, launch
 from multifaceted.training.ranks import Ranks, adopt_slurm, joined, launched_externally
+
+ROOT = Path(__file__).parents[2]
 
 
 def rank_entry(what):
@@ -69,6 +72,20 @@ def test_a_signal_outside_of_training_ends_ranks_and_launcher_by_that_signal(num
     assert process.wait(timeout=30) in (-number, 128 + number)
 
 
+def test_a_second_ctrl_c_and_a_late_one_are_not_held_back():
+    from multifaceted.training.callbacks import StopOnSignal
+
+    stop, before = StopOnSignal(Ranks()), signal.getsignal(signal.SIGINT)
+    stop.setup(None, None, "fit")
+    stop.on_train_start(None, None)
+    signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one would end the process"
+    stop.teardown(None, None, "fit")
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        stop.pass_on_late()
+
+
 def slurm(**changes):
     return {
         "SLURM_JOB_ID": "4242",
@@ -112,3 +129,32 @@ def test_what_the_first_rank_does_is_everyones():
     assert Ranks().from_first(lambda: 7) == 7
     with pytest.raises(FileNotFoundError):
         Ranks().from_first(refuse)
+
+
+def test_a_rank_that_sees_one_gpu_takes_it(monkeypatch):
+    rank = Ranks(rank=3, world_size=4, local_rank=3, local_world_size=4, device_type="cuda")
+    for visible, index in ((4, 3), (1, 0)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda visible=visible: visible)
+        assert rank.device.index == index
+
+
+@pytest.mark.parametrize(("code", "is_requeued"), [(0, False), (1, False), (138, True), (143, False)])
+def test_the_slurm_script_requeues_a_job_that_ran_out_of_time(code, is_requeued, tmp_path):
+    for name, body in {
+        "srun": f'echo "$@" > {tmp_path}/started; exit {code}',
+        "scontrol": f'echo "$@" > {tmp_path}/asked',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    script = ROOT / "docs" / "slurm.sbatch"
+    done = subprocess.run(
+        ["bash", script, "+experiment=orpo", "seed=1"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **job},
+        check=False,
+    )
+    assert done.returncode == code
+    assert (tmp_path / "started").read_text().endswith("train.py strategy=fsdp trainer=gpu +experiment=orpo seed=1\n")
+    assert (tmp_path / "asked").exists() == is_requeued
+    if is_requeued:
+        assert (tmp_path / "asked").read_text() == "requeue 42\n"

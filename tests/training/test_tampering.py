@@ -150,6 +150,15 @@ def test_a_policy_of_pickles(trained, tiny_run, tmp_path, marker):
         trained("dpo", f"start={policy}", "max_steps=1", folder=tmp_path / "pickled")
 
 
+@pytest.mark.parametrize("text", ["", "a: [", "\0", "!!python/object/apply:os.mkdir [{marker}]"])
+def test_a_broken_config(text, stopped, marker):
+    run = stopped()
+    (run.folder / "config.yaml").write_text(text.format(marker=marker))
+    with pytest.raises(RunFolderError, match=r"config\.yaml is broken .*overwrite=true"):
+        run()
+    assert run("overwrite=true").summary["steps"] == 4
+
+
 def test_checkpoints_without_a_config(stopped):
     run = stopped()
     (run.folder / "config.yaml").unlink()
@@ -170,3 +179,26 @@ def test_what_a_run_is_may_not_change(stopped):
     for change in ("optimizer.lr: ", "seed: 0 -> 3", "batch.examples: 4 -> 2", "optimizer._target_"):
         assert change in str(refusal.value)
     assert "overwrite=true" in str(refusal.value)
+
+
+def test_what_callbacks_keep_is_read_back(stopped):
+    """EarlyStopping begins with an infinity, in a tensor."""
+    stopping = "_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss,check_on_train_epoch_end:false"
+    run = stopped("run", f"+callbacks.early={{{stopping}}}")
+    assert '"__float__": "inf"' in (run.checkpoint / "state.json").read_text()
+    assert run().summary["steps"] == 4
+
+
+def test_starting_anew_that_is_cut_off_leaves_nothing_to_continue(stopped, monkeypatch):
+    run = stopped()
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr("multifaceted.training.folder.shutil.rmtree", interrupted)
+        run("overwrite=true")
+    assert not run.folder.exists()
+    assert run("overwrite=true").summary["steps"] == 4
+    assert not list(run.folder.parent.glob(".run*"))
+
+
+def interrupted(path, ignore_errors=False):
+    if not ignore_errors:
+        raise InterruptedError

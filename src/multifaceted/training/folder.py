@@ -47,8 +47,11 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         RunFolderError: the folder belongs to a run with another config, or cannot be written.
     """
     written = folder / CONFIG
+    discarded = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(discarded, ignore_errors=True)  # what a deletion that was cut off has left
     if overwrite and written.exists():
-        _delete(folder)
+        folder.rename(discarded)
+        shutil.rmtree(discarded)
     if not written.exists() and any((folder / CHECKPOINTS).glob("step-*")):
         raise RunFolderError(
             f"{folder} holds checkpoints but no {CONFIG}, so nothing says which run they belong to; restore that file,"
@@ -56,8 +59,7 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         )
     state = State.NEW
     if written.exists():
-        before = yaml.safe_load(written.read_text(encoding="utf-8"))
-        changed = differences(_meaning(before), _meaning(config))
+        changed = differences(_meaning(_read(written)), _meaning(config))
         if changed:
             raise RunFolderError(
                 f"{folder} holds a run of the same name with another config:\n  "
@@ -77,12 +79,14 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
     return state
 
 
-def _delete(folder: Path) -> None:
-    """Delete a run; a deletion that is cut off leaves nothing that looks like one."""
-    hidden = folder.with_name(f".{folder.name}.deleted")
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+def _read(written: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(written.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = str(error).splitlines()[0]
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{written} is broken ({config}); restore it, or start anew with overwrite=true")
+    return config
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

@@ -27,7 +27,7 @@ class Ranks:
 
     Attributes:
         rank: of `world_size`, over all nodes.
-        local_rank: of `local_world_size`, on this node; also the index of its GPU.
+        local_rank: of `local_world_size`, on this node.
         device: "cpu" or "cuda".
     """
 
@@ -50,7 +50,10 @@ class Ranks:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return torch.device("cpu") if self.device_type == "cpu" else torch.device(self.device_type, self.local_rank)
+        if self.device_type == "cpu":
+            return torch.device("cpu")
+        # With srun's --gpus-per-task=1 every process sees one GPU, its own.
+        return torch.device(self.device_type, self.local_rank % torch.cuda.device_count())
 
     def barrier(self) -> None:
         """Wait for all ranks."""
