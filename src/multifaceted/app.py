@@ -166,7 +166,8 @@ def _guarded(stage: Callable[[], int]) -> int:
 def _failed(message: str, code: int) -> int:
     """Say why a stage failed, in a sweep also to the table at its end."""
     log.debug("failed", exc_info=True)
-    print(message, file=sys.stderr)
+    rank = int(os.environ.get("RANK", "0"))
+    print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)
     if _in_sweep():
         record = {"version": VERSION, "code": code, "error": message}
         write_json(Path(HydraConfig.get().runtime.output_dir) / FAILURE, record)

@@ -123,13 +123,30 @@ class RecordError(ValueError):
     """A record that is missing, broken, or of another version."""
 
 
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file or a folder that is completely written its name; a power cut leaves `path` as it was or whole."""
+    for written in (*partial.rglob("*"), partial):
+        sync(written)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (a dataclass or plain data) so that a reader sees the old file or the new one, never half of one."""
     plain = asdict(value) if hasattr(value, "__dataclass_fields__") else value
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    put_in_place(partial, path)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -140,7 +157,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
         for row in rows:
             plain = asdict(row) if hasattr(row, "__dataclass_fields__") else row
             stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    put_in_place(partial, path)
 
 
 def read_json(path: Path) -> Any:

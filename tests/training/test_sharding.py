@@ -13,8 +13,8 @@ from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import RankFailedError, launch
 from multifaceted.training.module import PreferenceModule
-from multifaceted.training.ranks import joined
-from multifaceted.training.run import run
+from multifaceted.training.ranks import Ranks, joined
+from multifaceted.training.run import _refuse_idle_ranks, run
 from tests.conftest import TINY, composed
 from tests.test_config import choices
 
@@ -112,11 +112,15 @@ def test_two_ranks_give_the_curve_of_one_process(tmp_path, tiny_run):
 
 
 def test_a_checkpoint_changes_hands(tmp_path, tiny_run):
-    """Interrupted on two ranks (by a signal to the second alone) and continued on one, and the reverse."""
-    config, plain = compose_run(tmp_path, None, "orpo")
+    """Interrupted on two ranks (by a signal to the second alone) and continued on one, and the reverse.
+
+    A step is two micro-batches on one rank and one on two.
+    """
+    accumulating = "batch.micro_examples=2"
+    config, plain = compose_run(tmp_path, None, "orpo", accumulating)
     whole = run(config, plain, tmp_path / "whole")
-    two_plain = compose_run(tmp_path, None, "orpo", *FSDP)[1]
-    one_sharded = compose_run(tmp_path, None, "orpo", "strategy=fsdp")
+    two_plain = compose_run(tmp_path, None, "orpo", accumulating, *FSDP)[1]
+    one_sharded = compose_run(tmp_path, None, "orpo", accumulating, "strategy=fsdp")
     hands = SignalAt((0, 4, signal.SIGTERM))
     started_on_one = run(config, plain, tmp_path / "one_then_two")
     hands.restore()
@@ -139,3 +143,19 @@ def test_a_rank_that_dies_stops_all_and_the_checkpoint_is_kept(tmp_path):
     config, plain = compose_run(tmp_path, None, "orpo")
     whole = run(config, plain, tmp_path / "whole")
     assert_same_run(run(config, plain, tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ranks", "message"),
+    [
+        (FSDP, Ranks(world_size=4, local_world_size=4), "trainer.devices=2, but the launcher started 4 processes"),
+        ([], Ranks(world_size=2, local_world_size=2), "2 processes with strategy=single: set strategy=fsdp"),
+        (["strategy=fsdp"], Ranks(world_size=5, local_world_size=5), "5 ranks share 40 training rows, 4 a step"),
+        (["strategy=fsdp", "batch.examples=64"], Ranks(world_size=41), "41 ranks share 40 training rows"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused_with_both_numbers(overrides, ranks, message, tmp_path):
+    config, _ = compose_run(tmp_path, None, "orpo", *overrides)
+    with pytest.raises(ValueError, match=message):
+        config.check_ranks(ranks)
+        _refuse_idle_ranks(40, config, ranks)

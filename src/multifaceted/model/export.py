@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from multifaceted.model.sharded import barrier, is_sharded, write_shards
 from multifaceted.model.weights import hash_files
+from multifaceted.records import put_in_place
 
 
 def export_model(
@@ -29,7 +29,7 @@ def export_model(
     if is_first:
         _write_rest(model, tokenizer, partial, card)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        put_in_place(partial, folder)
     barrier()
 
 

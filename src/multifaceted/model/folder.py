@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from multifaceted.records import POLICY, REWARD_MODEL
 
 
@@ -59,9 +61,27 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is not a folder; expected one written by train.py, such as outputs/orpo/policy")
     required = ("config.json", "tokenizer.json")
     missing = [name for name in required if not (folder / name).exists()]
-    if not list(folder.glob("*.safetensors")):
+    shards = list(folder.glob("*.safetensors"))
+    if not shards:
         missing.append("*.safetensors")
     if missing:
-        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}")
+        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}{_pickles(folder)}")
+    for shard in shards:
+        try:
+            safe_open(shard, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{shard} is not a safetensors file ({error}); export or download {folder} again"
+            ) from None
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def _pickles(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if not names:
+        return ""
+    return (
+        f"; {names[0]} is a pickle, which can run any code and is not read. If you trust who made it, convert it once:"
+        " AutoModelForCausalLM.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)"
+    )

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from multifaceted.data.batches import PreferenceBatch
-from multifaceted.records import METRICS
-from multifaceted.training.ranks import Ranks
+from multifaceted.records import METRICS, put_in_place, sync
+from multifaceted.training.ranks import STOP_SIGNALS, Ranks
 
 
 class Progress(Callback):
@@ -88,33 +88,31 @@ class Progress(Callback):
 _SHOWN = (("loss", "train/loss"), ("pair_accuracy", "train/pair_accuracy"))
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM: finish the optimizer step, save, end cleanly. A second Ctrl-C ends at once.
+    """On Ctrl-C or another stop signal: finish the optimizer step, save, end. A second Ctrl-C ends at once.
 
     Any rank's signal stops all ranks after the same step.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+        self.stopped_by: signal.Signals | None = None
+        self._received = 0
+        self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember who handled the signals, before Lightning does."""
-        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the two signals, from Lightning too: it would leave in the middle of a step."""
-        for number in _SIGNALS:
+        """Take over the signals, from Lightning too: it would leave in the middle of a step."""
+        for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or signal.Signals(number)
+        self._received = self._received or number
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -126,10 +124,10 @@ class StopOnSignal(Callback):
         """
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.should_stop:
             return
-        number = self.ranks.maximum(self.received or 0)
+        number = self.ranks.maximum(self._received)
         if not number:
             return
-        self.received = signal.Signals(number)
+        self.stopped_by = signal.Signals(number)
         if (batch_idx + 1) % trainer.val_check_batch:
             trainer.limit_val_batches = 0
         trainer.should_stop = True
@@ -147,6 +145,11 @@ class StopOnSignal(Callback):
             signal.signal(number, handler)
         self._previous.clear()
 
+    def pass_on_late(self) -> None:
+        """Let a signal that came after the last step do what it does without this callback."""
+        if self._received and self.stopped_by is None:
+            signal.raise_signal(self._received)
+
 
 class JsonlLogger(Logger):
     """`metrics.jsonl`: one line per logged step. Rows past the step that a run resumes from are cut off."""
@@ -158,7 +161,9 @@ class JsonlLogger(Logger):
             rows = [
                 line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resume_step
             ]
-            self.path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            partial = self.path.with_name(f".{METRICS}.partial")
+            partial.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            put_in_place(partial, self.path)
 
     @property
     def name(self) -> str:
@@ -177,6 +182,11 @@ class JsonlLogger(Logger):
         if values:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def save(self) -> None:
+        """Have the rows reach the disk before a checkpoint that follows them does."""
+        if self.path.exists():
+            sync(self.path)
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

@@ -6,6 +6,9 @@ storage says the same in the headers of safetensors files, so that nothing here 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import re
 import shutil
 from dataclasses import dataclass
@@ -27,12 +30,14 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from multifaceted.model.weights import trainable_weights
-from multifaceted.records import VERSION, RecordError, read_json, write_json
+from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
 from multifaceted.training.ranks import Ranks
 
 STATE = "state.json"
 VALUE = "monitored"
 """Key of the monitored metric's value in the state; None where no validation was due."""
+DIGEST = "sha256"
+"""Key of the digest of all else in the state."""
 _FOLDER = re.compile(r"step-(\d{8})")
 _TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)
 
@@ -100,24 +105,24 @@ def write(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: di
         storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
         no_dist=not dist.is_initialized(),
     )
+    files = _digests(partial, ranks)
     if ranks.is_first:
-        files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         groups = [state["param_groups"] for state in states]
-        contents = {"trainer": _to_json(state), "param_groups": groups, "files": files}
-        write_json(partial / STATE, {"version": VERSION, **contents})
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        contents = {"version": VERSION, "trainer": _to_json(state), "param_groups": groups, "files": files}
+        write_json(partial / STATE, {**contents, DIGEST: _digest(contents)})
+        if folder.exists():  # a callback of the user's may save under one name again and again
+            remove(folder)
+        put_in_place(partial, folder)
     ranks.barrier()
 
 
-def read(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
+def read(folder: Path, model: nn.Module, optimizers: list[Optimizer], ranks: Ranks) -> dict[str, Any]:
     """Read weights and optimizer state in place, each rank its part; returns `state` as it was written.
 
     Raises:
         CheckpointError: the folder was cut off, changed, or written for another model.
     """
-    state = _read_state(folder)
-    read_weights(folder, model)
+    state = read_weights(folder, model, ranks)
     states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
     _load(folder, _optimizer_tensors(states))
     for optimizer, restored, groups in zip(optimizers, states, state["param_groups"], strict=True):
@@ -126,14 +131,17 @@ def read(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[st
     return cast(dict[str, Any], _from_json(state["trainer"]))
 
 
-def read_weights(folder: Path, model: nn.Module) -> None:
-    """Read the trainable weights in place, each rank its part.
+def read_weights(folder: Path, model: nn.Module, ranks: Ranks) -> dict[str, Any]:
+    """Read the trainable weights in place, each rank its part; returns the contents of `state.json`.
 
     Raises:
         CheckpointError: the folder was cut off, changed, or written for another model.
     """
-    _read_state(folder)
+    state = _read_state(folder)
+    if _digests(folder, ranks) != state["files"]:
+        raise CheckpointError(f"{_broken(folder)}: its shards are not those that were written")
     _load(folder, _model_tensors(trainable_weights(model)))
+    return state
 
 
 def _model_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -160,15 +168,38 @@ def _load(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
+    """The contents of `state.json`, if it is as it was written and its shards are there.
+
+    Digests tell an accident or a mix-up; who can write here can forge them too, which is why nothing is unpickled.
+    """
     try:
         state = cast(dict[str, Any], read_json(folder / STATE))
-        for name, size in state["files"].items():
+        if state.pop(DIGEST) != _digest(state):
+            raise CheckpointError(f"{_broken(folder)}: {STATE} was edited")
+        if folder.name != folder_of(folder, state["trainer"]["global_step"]).name:
+            raise CheckpointError(f"{_broken(folder)}: it holds step {state['trainer']['global_step']}")
+        for name, recorded in state["files"].items():
             found = (folder / name).stat().st_size
-            if found != size:
-                raise CheckpointError(f"{_broken(folder)}: {name} has {found} bytes of {size}")
+            if found != recorded["bytes"]:
+                raise CheckpointError(f"{_broken(folder)}: {name} has {found} bytes of {recorded['bytes']}")
     except (RecordError, OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{_broken(folder)}: {error}") from error
     return state
+
+
+def _digests(folder: Path, ranks: Ranks) -> dict[str, dict[str, Any]]:
+    """Size and hash of every shard in `folder`; the ranks share the reading."""
+    names = ranks.from_first(lambda: sorted(path.name for path in folder.glob("*.safetensors")))
+    mine = {}
+    for name in names[ranks.rank :: ranks.world_size]:
+        with (folder / name).open("rb") as shard:
+            digest = hashlib.file_digest(shard, "sha256").hexdigest()
+            mine[name] = {"bytes": shard.tell(), "sha256": digest}
+    return {name: facts for part in ranks.gather(mine) for name, facts in part.items()}
+
+
+def _digest(contents: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def _broken(folder: Path) -> str:
@@ -181,9 +212,11 @@ def _cause(error: BaseException) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Plain data, with tensors (third-party callbacks keep some) spelled out."""
+    """Plain data; what JSON lacks (third-party callbacks keep tensors and infinities) is spelled out."""
     if isinstance(value, Tensor):
-        return {"__tensor__": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+        return {"__tensor__": _to_json(value.tolist()), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"__float__": str(value)}
     if isinstance(value, dict):
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -193,7 +226,9 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(value: Any) -> Any:
     if isinstance(value, dict) and "__tensor__" in value:
-        return torch.tensor(value["__tensor__"], dtype=getattr(torch, value["dtype"]))
+        return torch.tensor(_from_json(value["__tensor__"]), dtype=getattr(torch, value["dtype"]))
+    if isinstance(value, dict) and "__float__" in value:
+        return float(value["__float__"])
     if isinstance(value, dict):
         return {key: _from_json(item) for key, item in value.items()}
     return [_from_json(item) for item in value] if isinstance(value, list) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY
+from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, put_in_place
 
 WITHOUT_MEANING = ("overwrite", "paths", "logger", "strategy", "checkpoint", "trainer.devices")
 """Keys that may differ between a run and its continuation: where it runs, and how it is kept and tracked."""
@@ -48,12 +47,19 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         RunFolderError: the folder belongs to a run with another config, or cannot be written.
     """
     written = folder / CONFIG
+    discarded = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(discarded, ignore_errors=True)  # what a deletion that was cut off has left
     if overwrite and written.exists():
-        shutil.rmtree(folder)
+        folder.rename(discarded)
+        shutil.rmtree(discarded)
+    if not written.exists() and any((folder / CHECKPOINTS).glob("step-*")):
+        raise RunFolderError(
+            f"{folder} holds checkpoints but no {CONFIG}, so nothing says which run they belong to; restore that file,"
+            f" or delete {folder / CHECKPOINTS} to start anew"
+        )
     state = State.NEW
     if written.exists():
-        before = yaml.safe_load(written.read_text(encoding="utf-8"))
-        changed = differences(_meaning(before), _meaning(config))
+        changed = differences(_meaning(_read(written)), _meaning(config))
         if changed:
             raise RunFolderError(
                 f"{folder} holds a run of the same name with another config:\n  "
@@ -65,12 +71,22 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         partial = folder / f".{CONFIG}.partial"
         partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(partial, written)
+        put_in_place(partial, written)
     except OSError as error:
         raise RunFolderError(
             f"cannot write the run folder {folder}: {error}; choose another with paths.outputs=..."
         ) from error
     return state
+
+
+def _read(written: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(written.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = str(error).splitlines()[0]
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{written} is broken ({config}); restore it, or start anew with overwrite=true")
+    return config
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

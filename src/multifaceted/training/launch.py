@@ -9,13 +9,15 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from multifaceted.training.ranks import STOP_SIGNALS
 
 T = TypeVar("T")
 
@@ -24,12 +26,18 @@ class RankFailedError(RuntimeError):
     """A rank died; all have stopped, and the last checkpoint is kept."""
 
 
+class RankRefusedError(ValueError):
+    """A rank refused its input."""
+
+
 def launch(num_ranks: int, entry: Callable[..., T], *arguments: Any) -> T:
     """Call `entry(*arguments)` in `num_ranks` processes on this machine; returns what the first rank returned.
 
-    SIGINT and SIGTERM are for the ranks, which save and return; a second one ends them at once.
+    Stop signals are for the ranks, which save and return. Before they train or after it, a signal ends them, and then
+    this process too.
 
     Raises:
+        RankRefusedError: with the message of a rank's ValueError or OSError, which the user can mend.
         RankFailedError: names the first rank that failed, and its error.
     """
     with tempfile.TemporaryDirectory(prefix="multifaceted-ranks-") as logs:
@@ -46,16 +54,29 @@ def launch(num_ranks: int, entry: Callable[..., T], *arguments: Any) -> T:
         )
         try:
             with _signals_passed_on() as received:
-                results: dict[int, T] = elastic_launch(config, entry)(*arguments)
+                results: dict[int, T] = elastic_launch(config, _as_rank)(entry, *arguments)
         except ChildFailedError as error:
             if received:
-                raise KeyboardInterrupt from None
+                signal.raise_signal(received[0])
             rank, failure = error.get_first_failure()
+            message = _message(failure)
+            if message.startswith(RankRefusedError.__name__):
+                raise RankRefusedError(message.partition(": ")[2]) from None
             raise RankFailedError(
-                f"rank {rank} of {num_ranks} failed, so all were stopped: {_message(failure)}. The last checkpoint is"
-                " kept; the same command continues"
+                f"rank {rank} of {num_ranks} failed, so all were stopped: {message}. The last checkpoint is kept; the"
+                " same command continues"
             ) from None
     return results[0]
+
+
+def _as_rank(entry: Callable[..., T], *arguments: Any) -> T:
+    """What runs in each process."""
+    os.setsid()  # a terminal's Ctrl-C then comes once, passed on
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torch takes KeyboardInterrupt for success
+    try:
+        return entry(*arguments)
+    except (ValueError, OSError) as error:
+        raise RankRefusedError(str(error)) from error
 
 
 def _message(failure: Any) -> str:
@@ -71,21 +92,17 @@ def _message(failure: Any) -> str:
 
 @contextmanager
 def _signals_passed_on() -> Iterator[list[int]]:
-    """Send SIGINT and SIGTERM to the ranks instead of acting on them.
-
-    A terminal's Ctrl-C reaches the ranks by itself, a scheduler's signal or `kill` only this process; ranks take a
-    repeated first signal as one, because both come within moments. Yields the signals received so far.
-    """
+    """Send stop signals to the ranks instead of acting on them; yields those received so far."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGQUIT)}
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
         for process in multiprocessing.active_children():
-            if process.pid is not None:
-                os.kill(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(cast(int, process.pid), number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, pass_on)
     try:
         yield received

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""What ends a run with its state saved: Ctrl-C; `kill`, `scancel`, pre-emption; SLURM's word that time is nearly up.
+
+The last has a number of its own because a job that is out of time asks to be queued again, a cancelled one does not.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +27,7 @@ class Ranks:
 
     Attributes:
         rank: of `world_size`, over all nodes.
-        local_rank: of `local_world_size`, on this node; also the index of its GPU.
+        local_rank: of `local_world_size`, on this node.
         device: "cpu" or "cuda".
     """
 
@@ -43,20 +50,30 @@ class Ranks:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return torch.device("cpu") if self.device_type == "cpu" else torch.device(self.device_type, self.local_rank)
+        if self.device_type == "cpu":
+            return torch.device("cpu")
+        # With srun's --gpus-per-task=1 every process sees one GPU, its own.
+        return torch.device(self.device_type, self.local_rank % torch.cuda.device_count())
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         if dist.is_initialized():
             dist.barrier()
 
-    def from_first(self, value: T) -> T:
-        """The first rank's value, on every rank."""
+    def from_first(self, function: Callable[[], T]) -> T:
+        """What `function` returns on the first rank, on every rank; its error, too, is raised on every rank."""
         if self.world_size == 1:
-            return value
-        box = [value]
+            return function()
+        box: list[T | Exception | None] = [None]
+        if self.is_first:
+            try:
+                box = [function()]
+            except Exception as error:
+                box = [error]
         dist.broadcast_object_list(box, src=0)
-        return box[0]
+        if isinstance(box[0], Exception):
+            raise box[0]
+        return cast(T, box[0])
 
     def maximum(self, value: int) -> int:
         """The greatest of all ranks' values."""
@@ -81,29 +98,36 @@ def launched_externally(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _is_srun_task(environment: Mapping[str, str]) -> bool:
-    return "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1
+    # SLURM_NTASKS and SLURM_PROCID are also set in a batch script that calls python without srun.
+    return int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
 def adopt_slurm(environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Say in torchrun's variables what srun says in its own, so that the rest knows one launcher only."""
+    """Say in torchrun's variables what srun says in its own, so that the rest knows one launcher only.
+
+    Raises:
+        ValueError: the nodes have different numbers of tasks.
+    """
     if not _is_srun_task(environment) or "RANK" in environment:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
-    num_tasks, num_nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", 1))
+    num_tasks, num_nodes = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_STEP_NUM_NODES"])
     if num_tasks % num_nodes:
         raise ValueError(
             f"srun started {num_tasks} tasks on {num_nodes} nodes; every node needs the same number:"
             " set --ntasks-per-node"
         )
-    slurm = SLURMEnvironment(auto_requeue=False)
+    first_node = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
+    step = int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])
     environment |= {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": str(num_tasks),
         "LOCAL_WORLD_SIZE": str(num_tasks // num_nodes),
-        "MASTER_ADDR": environment.get("MASTER_ADDR") or slurm.main_address,
-        "MASTER_PORT": environment.get("MASTER_PORT") or str(slurm.main_port),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_node,
+        # Below Linux's ephemeral ports, and another one for every job step of a node.
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(12_000 + step % 20_000),
     }
 
 

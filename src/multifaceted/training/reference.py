@@ -35,7 +35,7 @@ def reference_logps(
 ) -> dict[str, list[float]]:
     """The log-probability of every branch under the model as it is, by example id; read from `cache` if it is there."""
     path = cache / "reference" / f"{content_key(scorer.model, trees)}.json"
-    cached = ranks.from_first(_cached(path) if ranks.is_first else None)
+    cached = ranks.from_first(lambda: _cached(path))
     if cached is not None:
         return cached
     scorer.eval()

@@ -92,8 +92,8 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     started = time.monotonic()
     outcome = Outcome(folder=folder, exported=folder / config.export_name, is_first_rank=ranks.is_first)
     start = Start.of(config, ranks)
-    state = open_run_folder(folder, plain, overwrite=config.overwrite) if ranks.is_first else None
-    if ranks.from_first(state) is State.FINISHED:
+    state = ranks.from_first(lambda: open_run_folder(folder, plain, overwrite=config.overwrite))
+    if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
     prepared = _prepare(config, start, folder, ranks)
@@ -103,7 +103,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         return outcome
     chosen = _checkpoint_to_export(config, folder)
     model = prepared.module.scorer.model
-    read_weights(chosen.folder, model)
+    read_weights(chosen.folder, model, ranks)
     if start.base is not None:
         write_adapter(model, start.base, folder / ADAPTER, is_first=ranks.is_first)
         merge_adapter(model)
@@ -228,7 +228,7 @@ def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Pre
                 progress,
                 *config.callbacks.values(),
                 stop,
-                Checkpoints(saved, config.checkpoint, config.validation, ranks),
+                Checkpoints(saved, config.checkpoint, config.validation, batches.micro_per_step, ranks),
             ],
         )
         trainer.fit(
@@ -238,7 +238,8 @@ def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Pre
             ckpt_path=str(latest.folder) if latest else None,
             weights_only=True,
         )
-    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.received)
+    stop.pass_on_late()
+    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
 
 
 @contextlib.contextmanager

@@ -64,10 +64,17 @@ class CheckpointConfig:
 
 
 class Checkpoints(Checkpoint):
-    """Saves as configured, and prunes all but the latest and the best. Comes after `StopOnSignal`."""
+    """Saves as configured, and prunes all but the latest and the best. Comes after `StopOnSignal`.
 
-    def __init__(self, root: Path, config: CheckpointConfig, validation: Validation, ranks: Ranks) -> None:
+    Args:
+        micro_per_step: micro-batches of an optimizer step.
+    """
+
+    def __init__(
+        self, root: Path, config: CheckpointConfig, validation: Validation, micro_per_step: int, ranks: Ranks
+    ) -> None:
         self.root, self.config, self.validation, self.ranks = root, config, validation, ranks
+        self.micro_per_step = micro_per_step
         self._value: float | None = None
 
     def on_train_batch_end(
@@ -95,7 +102,16 @@ class Checkpoints(Checkpoint):
         """Add the monitored value, by which the best is found again."""
         checkpoint[VALUE] = self._value
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count micro-batches as this run cuts them: on another number of ranks a step has more or fewer."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            shift = checkpoint["global_step"] * self.micro_per_step - counts["ready"]
+            counts |= {key: count + shift for key, count in counts.items()}
+
     def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
         trainer.save_checkpoint(folder_of(self.root, trainer.global_step), weights_only=False)
         if self.ranks.is_first:
             every = checkpoints(self.root)

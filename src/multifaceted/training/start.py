@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -51,7 +50,7 @@ class Start:
         if config.adapter is None:
             return cls(source=source)
         config.adapter.check_device(ranks.device_type)
-        base = cast(Base, ranks.from_first(source.base() if ranks.is_first else None))
+        base = ranks.from_first(source.base)
         return cls(source=source, base=base, adapter=resolve_adapter(config.adapter, base))
 
 

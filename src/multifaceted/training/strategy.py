@@ -134,7 +134,7 @@ class FolderCheckpoints(LightningStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a folder into model and optimizers."""
-        state = checkpoints.read(Path(checkpoint_path), self._scored_model, self.optimizers)
+        state = checkpoints.read(Path(checkpoint_path), self._scored_model, self.optimizers, self.ranks)
         return {**state, "state_dict": {}, "optimizer_states": []}
 
     @property
