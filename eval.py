@@ -11,11 +11,9 @@ from multifaceted.config import prepare_overrides
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(config: DictConfig) -> None:
     """Build the typed config and run it."""
-    from multifaceted.app import evaluate
+    from multifaceted.app import evaluate, leave
 
-    code = evaluate(config)
-    if code:
-        sys.exit(code)
+    leave(evaluate(config))
 
 
 if __name__ == "__main__":

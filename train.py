@@ -11,11 +11,9 @@ from multifaceted.config import prepare_overrides
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
     """Build the typed config and run it."""
-    from multifaceted.app import train
+    from multifaceted.app import leave, train
 
-    code = train(config)
-    if code:
-        sys.exit(code)
+    leave(train(config))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import pytest
 
-from multifaceted.app import FAILED, OK, REFUSED, _guarded, _score_table, _summary_table, format_table
+from multifaceted.app import FAILED, OK, REFUSED, _guarded
 from multifaceted.config import ConfigError
 from multifaceted.records import Estimate, Scores
+from multifaceted.tables import format_table, score_table, summary_table
 from multifaceted.training.module import NonFiniteLossError
 
 
@@ -38,12 +39,12 @@ def test_a_bug_keeps_its_traceback():
 def test_tables():
     assert format_table([["a", "b"], ["long", "1"]]) == "a     b\nlong  1"
     summary = {"val/loss": 0.5, "val/loss/style": 0.25, "val/loss/mini/plan": 0.1, "steps": 3}
-    table = _summary_table(summary)
+    table = summary_table(summary)
     assert "style" in table and "0.25" in table and "mini/plan" not in table and "steps  3" in table
     columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance", "adherence/style")
     estimate = Estimate(value=0.5, low=0.4, high=0.6, n=10)
     metrics = {f"seen/{name}": estimate for name in columns} | {
         "seen/flip_kept": Estimate(value=None, low=None, high=None, n=0)
     }
-    shown = _score_table(Scores(task="mini", policy={}, metrics=metrics))
+    shown = score_table(Scores(task="mini", policy={}, metrics=metrics))
     assert "0.500 [0.40, 0.60]" in shown and "unscored" in shown

@@ -14,12 +14,15 @@ from multifaceted.objective.base import Objective
 from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
-GROUPS = {"data", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
+GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {
+    **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     "optimizer=adamw": ["optimizer.lr=1e-3"],
-    "data=jsonl": ["data.source.train_file=a", "data.source.validation_file=b", "data.max_length=100"],
+    "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
+    "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
+NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"], "janus/rm_stage2": REQUIRED["data=janus_rm_stage2"]}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,7 +36,7 @@ def choices(group):
 
 def test_every_yaml_belongs_to_a_tested_group():
     groups = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
-    assert groups == GROUPS | EVAL_GROUPS | {"experiment"}
+    assert groups == GROUPS | EVAL_GROUPS | {"experiment", "recipe"}, "recipe: what several experiments share"
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(GROUPS) for name in choices(group)])
@@ -50,7 +53,7 @@ def test_every_eval_choice_builds(choice):
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_builds_and_its_config_is_complete(name):
-    config = build(composed("train", [f"+experiment={name}"]), TrainConfig)
+    config = build(composed("train", [f"+experiment={name}", *NEEDED.get(name, [])]), TrainConfig)
     plain = yaml.safe_load(yaml.safe_dump(to_plain(config)))
     assert plain["clip_norm"] == 1.0 and plain["schedule"]["floor"] == 0.0, "defaults of the code are spelled out"
     plain.pop("_target_")
@@ -65,6 +68,9 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("batch.example=8", "did you mean 'batch.examples'?"),
         ("data.source.num_exampels=8", "did you mean 'data.source.num_examples'?"),
         ("schedule.shape=cosin", "schedule.shape: 'cosin' does not fit Shape"),
+        ("mix.views.style=-1", "mix: views.style is -1"),
+        ("mix.views.released=0", "mix: views is {'released': 0.0}; at least one weight must be positive"),
+        ("mix.contrast.style=1", "did you mean 'mix.contrasts'?"),
         ("objective.lam=strong", "objective.lam: 'strong'"),
         ("objective.lam=-1", "objective: lam is -1"),
         ("batch.examples=0", "batch: examples is 0"),
@@ -72,7 +78,6 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("batch.examples=2.5", "batch.examples: 2.5"),
         ("seed=abc", "seed: 'abc'"),
         ("data.overlong=shorten", "data.overlong: 'shorten'"),
-        ("data.source.system=none", "data.source.system: 'none'"),
         ("logger.mode=sometimes", "logger: mode is 'sometimes'"),
         ("validation.times=0", "validation: times is 0"),
         ("validation.monitor=val/los", "validation.monitor='val/los' is not measured"),

@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "inference": {"model", "records"},
     "evaluation": {"inference", "data", "model", "mini", "preferences", "records"},
     "config": set(),
-    "app": {"config", "records", "training", "evaluation"},
+    "tables": {"records"},
+    "sweep": {"records", "tables"},
+    "app": {"config", "records", "tables", "training", "evaluation"},
 }
 MAY_USE = {
     "records": set(),
@@ -27,12 +29,14 @@ MAY_USE = {
     "trees": {"torch"},
     "mini": set(),
     "objective": {"torch"},
-    "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"},
-    "data": {"torch", "transformers", "numpy"},
+    "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft"},
+    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub"},
     "training": {"torch", "transformers", "lightning", "safetensors", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "tqdm"},
     "evaluation": {"numpy"},
     "config": {"omegaconf", "pydantic"},
+    "tables": set(),
+    "sweep": {"hydra", "omegaconf"},
     "app": {"hydra", "omegaconf", "transformers"},
 }
 """Beside the standard library."""

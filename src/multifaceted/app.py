@@ -8,14 +8,20 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from multifaceted.config import TARGET, ConfigError, build, run_name, to_plain
-from multifaceted.records import LOG, Estimate, Scores
+from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
+from multifaceted.records import FAILURE, LOG, VERSION, write_json
+from multifaceted.tables import score_table, summary_table
+
+if TYPE_CHECKING:
+    from multifaceted.evaluation.run import EvalConfig
+    from multifaceted.training.run import Outcome
 
 log = logging.getLogger("multifaceted")
 
@@ -26,32 +32,58 @@ def train(config: DictConfig) -> int:
     """`train.py`: returns the exit code."""
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.ranks import launched_externally
-    from multifaceted.training.run import Outcome, run
+    from multifaceted.training.run import run
 
     def stage() -> int:
         typed = build(config, TrainConfig)
         folder = _run_folder(typed.paths.outputs)
+        (folder / FAILURE).unlink(missing_ok=True)
+        next_stage = _evaluation_of(
+            folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
+        )
         _log_to(folder)
         if typed.num_devices > 1 and not launched_externally():
             outcome = _run_on_ranks(typed.num_devices, to_plain(typed), folder)
         else:
             outcome = run(typed, to_plain(typed), folder)
-        return _report(outcome)
-
-    def _report(outcome: Outcome) -> int:
-        if not outcome.is_first_rank:
-            return OK if outcome.interrupted_by is None else 128 + int(outcome.interrupted_by)
-        shown = _relative(outcome.folder)
-        if outcome.interrupted_by is not None:
-            print(f"\nStopped by {outcome.interrupted_by.name}; {shown} holds the state. The same command continues.")
-            return 128 + int(outcome.interrupted_by)
-        if outcome.was_finished:
-            print(f"{shown} is finished; overwrite=true starts it anew.")
-        print(_summary_table(outcome.summary))
-        print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported)}")
-        return OK
+        return _finish(outcome, next_stage)
 
     return _guarded(stage)
+
+
+def _evaluation_of(policy: Path, wanted: Any, *, scores: bool) -> EvalConfig | None:
+    """What `evaluate_after` asks for: a task's name, or a list of overrides of `eval.py`; refused before training."""
+    if wanted is None:
+        return None
+    if not scores:
+        raise ConfigError(f"{EVALUATE_AFTER}={wanted!r}: a reward model writes no text; leave it out")
+    from multifaceted.evaluation.run import EvalConfig
+
+    overrides = [f"task={wanted}"] if isinstance(wanted, str) else [str(override) for override in wanted]
+    return build(compose("eval", [f"policy={_quoted(policy)}", *prepare_overrides(overrides)]), EvalConfig)
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's grammar takes it, whatever it holds."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _finish(outcome: Outcome, next_stage: EvalConfig | None) -> int:
+    """Say how a run ended, and evaluate it where that was asked for."""
+    if not outcome.is_first_rank:
+        return OK if outcome.interrupted_by is None else 128 + int(outcome.interrupted_by)
+    shown = _relative(outcome.folder)
+    if outcome.interrupted_by is not None:
+        print(f"\nStopped by {outcome.interrupted_by.name}; {shown} holds the state. The same command continues.")
+        return 128 + int(outcome.interrupted_by)
+    if outcome.was_finished:
+        print(f"{shown} is finished; overwrite=true starts it anew.")
+    print(summary_table(outcome.summary))
+    if next_stage is not None:
+        return _evaluate(next_stage)
+    print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported)}")
+    return OK
 
 
 def _run_on_ranks(num_ranks: int, plain: dict[str, Any], folder: Path) -> Any:
@@ -73,53 +105,73 @@ def _rank(plain: dict[str, Any], folder: Path) -> Any:
 
 def evaluate(config: DictConfig) -> int:
     """`eval.py`: returns the exit code."""
-    from multifaceted.evaluation.run import EvalConfig, run
+    from multifaceted.evaluation.run import EvalConfig
 
     def stage() -> int:
         typed = build(config, EvalConfig)
         _log_to(None)
-        scores = run(typed, to_plain(typed))
-        print(_score_table(scores))
-        print(f"\nResponses, verdicts and scores are in {_relative(typed.folder)}")
-        return OK
+        return _evaluate(typed)
 
     return _guarded(stage)
+
+
+def _evaluate(config: EvalConfig) -> int:
+    from multifaceted.evaluation.run import run
+
+    print(score_table(run(config, to_plain(config))))
+    print(f"\nResponses, verdicts and scores are in {_relative(config.folder)}")
+    return OK
+
+
+def leave(code: int) -> None:
+    """End the process with its exit code. A failed job does not end the sweep it belongs to; a signal does."""
+    if code and (code > 128 or not _in_sweep()):
+        sys.exit(code)
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def _run_folder(outputs: Path) -> Path:
     """Where this run lives: below `outputs` by its name, or where a sweep puts its job."""
     hydra = HydraConfig.get()
-    if hydra.mode is RunMode.MULTIRUN:
+    if _in_sweep():
         return Path(hydra.runtime.output_dir)
     return outputs / run_name(list(hydra.overrides.task))
 
 
 def _guarded(stage: Callable[[], int]) -> int:
-    """Run a stage; an error that the user can mend becomes one message without a traceback."""
+    """Run a stage; an error that the user can mend becomes one message without a traceback, and so does any in a sweep.
+
+    Other errors are bugs and keep their traceback; in a sweep it goes to the job's log.
+    """
     try:
         return stage()
     except ConfigError as error:
-        _complain(f"config error: {error}")
-        return REFUSED
+        return _failed(f"config error: {error}", REFUSED)
     except (ValueError, OSError) as error:
-        log.debug("refused", exc_info=True)
-        _complain(f"error: {error}")
-        return REFUSED
-    except RuntimeError as error:
-        if not type(error).__module__.startswith("multifaceted"):
-            raise
-        log.debug("failed", exc_info=True)
-        _complain(f"error: {error}")
-        return FAILED
+        return _failed(f"error: {error}", REFUSED)
     except KeyboardInterrupt:
         print("\nInterrupted. What was saved is kept; the same command continues.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if type(error).__module__.startswith("multifaceted"):
+            return _failed(f"error: {error}", FAILED)
+        if _in_sweep():
+            return _failed(f"error: {type(error).__name__}: {error}", FAILED)
+        raise
 
 
-def _complain(message: str) -> None:
-    """Print an error; a rank other than the first says which it is."""
+def _failed(message: str, code: int) -> int:
+    """Say why a stage failed, a rank other than the first with its number; in a sweep also to the table at its end."""
+    log.debug("failed", exc_info=True)
     rank = int(os.environ.get("RANK", "0"))
     print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)
+    if _in_sweep():
+        record = {"version": VERSION, "code": code, "error": message}
+        write_json(Path(HydraConfig.get().runtime.output_dir) / FAILURE, record)
+    return code
 
 
 class RunLog(logging.FileHandler):
@@ -159,53 +211,3 @@ def _next_command(exported: Path) -> str:
     if exported.name == "policy":
         return f"python eval.py policy={_relative(exported)} task=mini"
     return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{_relative(exported)}')"
-
-
-def _summary_table(summary: dict[str, Any]) -> str:
-    """Validation metrics with a column for each dimension, then the facts of the run."""
-    metrics = {key.removeprefix("val/"): value for key, value in summary.items() if key.startswith("val/")}
-    names = sorted({key.split("/")[0] for key in metrics})
-    groups = sorted({key.partition("/")[2] for key in metrics} - {""})
-    dimensions = [group for group in groups if "/" not in group]
-    rows = [["validation", "all", *dimensions]]
-    rows += [[name, *(_number(metrics.get(f"{name}/{g}" if g else name)) for g in ("", *dimensions))] for name in names]
-    facts = [[key, _number(value)] for key, value in summary.items() if not key.startswith("val/")]
-    return f"\n{format_table(rows)}\n\n{format_table(facts)}"
-
-
-def _score_table(scores: Scores) -> str:
-    """One row a split; the controls below."""
-    columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance")
-    splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
-    rows = [["split", *columns]]
-    rows += [[split, *(_interval(scores.metrics[f"{split}/{column}"]) for column in columns)] for split in splits]
-    dimensions = sorted({key.split("/")[2] for key in scores.metrics if key.count("/") == 2})
-    by_dimension = [["adherence", *dimensions]]
-    by_dimension += [
-        [split, *(_interval(scores.metrics[f"{split}/adherence/{d}"]) for d in dimensions)] for split in splits
-    ]
-    shown = {f"{split}/{column}" for split in splits for column in columns}
-    controls = [["control", "value"]]
-    controls += [[k, _interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
-    return "\n" + "\n\n".join(format_table(table) for table in (rows, by_dimension, controls))
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "unscored"
-    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def format_table(rows: list[list[str]]) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    )

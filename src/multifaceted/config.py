@@ -30,6 +30,9 @@ TARGET = "_target_"
 TRUSTED = ("multifaceted", "lightning")
 """Packages that a `_target_` may name without the user's say (`trust=[...]`)."""
 
+EVALUATE_AFTER = "evaluate_after"
+"""The key by which the root app joins `train.py` to `eval.py`; like `trust`, it belongs to no component."""
+
 _NODE = "_multifaceted_node"
 """Attribute of a third-party component that keeps the node it was built from, for `to_plain`."""
 
@@ -58,7 +61,7 @@ def run_name(overrides: Sequence[str]) -> str:
     values = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
     values |= {override: "" for override in overrides if "=" not in override}
     for key in list(values):
-        if key in ("overwrite", "trainer.devices") or key.split(".")[0] in (
+        if key in ("overwrite", "trainer.devices", EVALUATE_AFTER) or key.split(".")[0] in (
             "paths",
             "logger",
             "strategy",
@@ -74,7 +77,20 @@ def run_name(overrides: Sequence[str]) -> str:
     return f"{readable[:80].rstrip('-_')}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def job_name(leading: str, overrides: Sequence[str]) -> str:
+    """The name of a job's folder in a study: the value of the key that the study is about, then other overrides.
+
+    >>> job_name("mix", ["+experiment=mix_sweep", "mix=style", "seed=1"])
+    'style_seed-1'
+    """
+    values = [override.split("=", 1)[1] for override in overrides if override.startswith(f"{leading}=")]
+    others = [o for o in overrides if not o.lstrip("+").startswith((f"{leading}=", "experiment="))]
+    rest = run_name(["experiment=", *others]).lstrip("_")
+    return "_".join(part for part in (*values, rest) if part)
+
+
 OmegaConf.register_new_resolver("run_name", lambda overrides: run_name(list(overrides)), replace=True)
+OmegaConf.register_new_resolver("job_name", lambda key, overrides: job_name(key, list(overrides)), replace=True)
 
 
 def build(node: DictConfig | Mapping[str, Any], expected: type[T]) -> T:
@@ -91,6 +107,7 @@ def build(node: DictConfig | Mapping[str, Any], expected: type[T]) -> T:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line}") from error
     plain = typing.cast(dict[str, Any], container)
     trusted = (*TRUSTED, *plain.pop("trust", ()))
+    plain.pop(EVALUATE_AFTER, None)
     return typing.cast(T, _build_dataclass(plain, expected, "", trusted))
 
 

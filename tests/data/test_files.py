@@ -1,66 +1,113 @@
-"""Rows from a file, on a fixture written here, and what is refused."""
+"""Files to rows: every format, told apart by content, and what is said of files that cannot be read."""
 
+import gzip
 import json
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from multifaceted.data.files import JsonlExamples, read_examples
-from multifaceted.data.source import DataError, check_examples
-from multifaceted.records import RecordError
+from multifaceted.data.files import files_of, read_rows, stem_of
+from multifaceted.data.source import BadRows, DataError, OnBadRow
+from tests.data.shapes import FORMATS, write
 
-PREFERENCE = {"dimension": "style", "subdimension": "Clarity", "preference": "brief", "description": "Short."}
-ROW = {"system": "You value brevity.", "prompt": "What is rain?", "chosen": "Water.", "rejected": "Tears of gods."}
-
-
-def written(tmp_path, *rows):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+ROWS = [{"prompt": "What is rain?", "chosen": "Water."}, {"prompt": "Naïve, 雨?", "chosen": "Tears.\n\nOf gods."}]
 
 
-def test_rows_become_examples(tmp_path):
-    group = ROW | {"rejected": ["Tears.", "Luck."], "id": "g", "preference_set": [PREFERENCE], "main_source": "nectar"}
-    pair, three = read_examples(written(tmp_path, ROW, group))
-    assert pair.rejected == ["Tears of gods."] and pair.source == "rows" and pair.turns[0].content == "What is rain?"
-    assert three.id == "g" and len(three.rejected) == 2 and three.preferences[0].subdimension == "Clarity"
-    assert three.source == "nectar"
-    check_examples([pair, three], needs_rejected=True)
+def read(path, policy=OnBadRow.RAISE):
+    bad = BadRows(policy=policy)
+    return [(row.number, row.value) for row in read_rows(path, bad)], bad
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    assert read(path)[0] == list(enumerate(ROWS, start=1))
+    assert stem_of(path) == "rows"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_content_counts_and_not_the_name(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    for other in ("rows", "rows.txt", "rows.jsonl"):
+        assert read(path.rename(tmp_path / other))[0] == list(enumerate(ROWS, start=1))
+        path = tmp_path / other
+
+
+def test_json_lines_under_the_name_json_with_a_mark_and_blank_lines(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n \r\n".join(json.dumps(row).encode() for row in ROWS))
+    assert read(path)[0] == [(1, ROWS[0]), (3, ROWS[1])]
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("line", "reason", "message"),
     [
-        ({"prompt": "What?", "rejected": "x"}, r"line 2: column chosen is missing; found prompt, rejected"),
-        ({}, "column prompt, chosen is missing; found nothing"),
-        (["a", "list"], "expected an object .* found list"),
-        (ROW | {"preference_set": [{"dimension": "style"}]}, "preference_set does not fit"),
+        (b"{oops", "not_json", r"rows.jsonl, line 2: not JSON \(Expecting property name"),
+        (b"[" * 100_000, "not_json", "line 2: not JSON"),
+        ('{"prompt": "naïve"}'.encode("latin-1"), "wrong_encoding", "line 2: byte 0xef is not UTF-8; convert the file"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_with_file_and_line(tmp_path, row, message):
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_that_cannot_be_read_is_named_or_counted(tmp_path, line, reason, message, packed):
+    path = tmp_path / "rows.jsonl"
+    content = b'{"prompt": "a"}\n' + line + b'\n{"prompt": "b"}\n'
+    path.write_bytes(gzip.compress(content) if packed else content)
     with pytest.raises(DataError, match=message):
-        read_examples(written(tmp_path, ROW, row))
+        read(path)
+    rows, bad = read(path, OnBadRow.DROP)
+    assert [number for number, _ in rows] == [1, 3] and bad.counts == {reason: 1}
+
+
+def test_a_cell_of_a_table_that_is_not_utf8_is_named_or_counted(tmp_path):
+    offsets, content = pa.py_buffer(bytes(4) + b"\1\0\0\0" + b"\2\0\0\0"), pa.py_buffer(b"a\xff")
+    cells = pa.Array.from_buffers(pa.string(), 2, [None, offsets, content])
+    pq.write_table(pa.table({"prompt": cells}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows.parquet, row 2: byte 0xff is not UTF-8"):
+        read(tmp_path / "rows.parquet")
+    rows, bad = read(tmp_path / "rows.parquet", OnBadRow.DROP)
+    assert rows == [(1, {"prompt": "a"})] and bad.counts == {"wrong_encoding": 1}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [({"chosen": 5}, "chosen is 5, a int"), ({"chosen": ""}, "chosen is empty"), ({"rejected": "Water."}, "same text")],
+    ("name", "content", "message"),
+    [
+        (
+            "a.json",
+            b'{"train": [{"prompt": "a"}]}',
+            "a.json: the top level is a dict with the keys train; expected a list",
+        ),
+        ("a.json", b'"text"', "the top level is a str"),
+        ("a.json", b'[{"prompt": "a"},\n{"prompt": }]', "a.json, line 2: the list is not JSON .Expecting value"),
+        ("a.json", b'[{"prompt": "a"},\n{"prompt": "\xff"}]', "a.json, line 2: byte 0xff is not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-12], "a.jsonl.gz is truncated or damaged"),
+        ("a.jsonl.gz", b"\x1f\x8b" + bytes(40), "a.jsonl.gz is truncated or damaged"),
+        ("a.parquet", b"PAR1" + bytes(40), "a.parquet is truncated or damaged"),
+    ],
 )
-def test_values_are_checked_before_training(tmp_path, change, message):
+@pytest.mark.parametrize("policy", OnBadRow)
+def test_a_file_that_cannot_be_read_is_an_error_under_either_policy(tmp_path, name, content, message, policy):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        check_examples(read_examples(written(tmp_path, ROW | change)), needs_rejected=True)
+        read(tmp_path / name, policy)
 
 
-def test_files_train(trained, tmp_path):
-    rows = [ROW | {"prompt": f"What is rain number {i}?", "id": str(i)} for i in range(6)]
-    path = written(tmp_path, *rows)
-    files = [f"data.source.train_file={path}", f"data.source.validation_file={path}", "data.max_length=200"]
-    outcome = trained("orpo", "data=jsonl", *files, "max_steps=1", without=["data."])
-    assert outcome.summary["examples"] == 6
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"a.jsonl does not exist"):
+        read(tmp_path / "a.jsonl")
 
 
-def test_a_file_that_does_not_exist_or_is_not_json(tmp_path):
-    with pytest.raises(RecordError, match="does not exist"):
-        JsonlExamples(train_file=tmp_path / "a", validation_file=tmp_path / "b").train(0)
-    (tmp_path / "broken.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n{oops\n')
-    with pytest.raises(RecordError, match="line 2: not JSON"):
-        read_examples(tmp_path / "broken.jsonl")
+def test_a_folder_means_its_data_files(tmp_path):
+    with pytest.raises(DataError, match="holds no data files"):
+        files_of(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("README.md", "b.jsonl", "data/a.parquet"):
+        (tmp_path / name).write_text("{}")
+    assert files_of(tmp_path) == [tmp_path / "b.jsonl", tmp_path / "data" / "a.parquet"]
+    assert files_of(tmp_path / "README.md") == [tmp_path / "README.md"]
+
+
+def test_a_data_set_that_cannot_be_had_is_named():
+    with pytest.raises(DataError, match=r"the hub's data set someone/nothing cannot be had: .*Or name files you have"):
+        files_of(Path("hf://datasets/someone/nothing@main"))

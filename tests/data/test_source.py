@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from multifaceted.data.source import DataError, MiniCollection, check_examples
+from multifaceted.data.source import BadRows, DataError, MiniCollection, check_examples
 from multifaceted.records import Turn
 
-GOOD = MiniCollection(num_examples=2, num_validation=1).train(0)
+GOOD = MiniCollection(num_examples=2, num_validation=1).train(0, BadRows())
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ GOOD = MiniCollection(num_examples=2, num_validation=1).train(0)
 def test_bad_examples_are_refused_by_id(change, message):
     bad = replace(GOOD[0], **change)
     with pytest.raises(DataError) as refusal:
-        check_examples([bad, GOOD[1]], needs_rejected=True)
+        check_examples([bad, GOOD[1]], BadRows(), needs_rejected=True)
     assert message in str(refusal.value) and GOOD[1].id.split("-")[0] in str(refusal.value)
 
 
 def test_good_examples_pass():
-    check_examples(GOOD, needs_rejected=True)
-    check_examples([replace(GOOD[0], rejected=[])], needs_rejected=False)
+    check_examples(GOOD, BadRows(), needs_rejected=True)
+    check_examples([replace(GOOD[0], rejected=[])], BadRows(), needs_rejected=False)
     with pytest.raises(DataError, match="no examples"):
-        check_examples([], needs_rejected=False)
+        check_examples([], BadRows(), needs_rejected=False)
 
 
 def test_several_rejected_responses():
-    examples = MiniCollection(num_examples=3, num_rejected=2).train(0)
+    examples = MiniCollection(num_examples=3, num_rejected=2).train(0, BadRows())
     assert all(len(set(example.rejected)) == 2 for example in examples)
 
 

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from multifaceted.data.encode import Overlong, encode
-from multifaceted.data.source import DataError
+from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.data.template import conversation, render_answered, render_prompts, set_template, template_names
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, Turn
@@ -117,7 +117,7 @@ def test_the_exported_tokenizer_gives_the_training_bytes(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     one = example()
-    trees = encode([one], tokenizer, max_length=200, overlong=Overlong.DROP, with_rejected=True).trees
+    trees = encode([one], tokenizer, max_length=200, overlong=Overlong.DROP, with_rejected=True, bad=BadRows()).trees
     messages = [*conversation(one), {"role": "assistant", "content": one.chosen}]
     assert loaded.apply_chat_template(messages)["input_ids"] == trees[0].prompt + trees[0].branches[0]
     prompt = loaded.apply_chat_template(conversation(one), add_generation_prompt=True)["input_ids"]
@@ -126,7 +126,7 @@ def test_the_exported_tokenizer_gives_the_training_bytes(tokenizer, tmp_path):
 
 def run(examples, tokenizer, **kwargs):
     set_template(tokenizer, "janus")
-    settings = dict(max_length=200, overlong=Overlong.DROP, with_rejected=True) | kwargs
+    settings = dict(max_length=200, overlong=Overlong.DROP, with_rejected=True, bad=BadRows()) | kwargs
     return encode(examples, tokenizer, **settings)
 
 
@@ -174,4 +174,13 @@ def test_a_boundary_inside_a_token_is_refused(tokenizer):
     words = train_tokenizer(["What is rain water."] * 50, 400)
     words.chat_template = tokenizer.chat_template
     with pytest.raises(DataError, match="inside a token"):
-        encode([glued], words, max_length=100, overlong=Overlong.DROP, with_rejected=True)
+        encode([glued], words, max_length=100, overlong=Overlong.DROP, with_rejected=True, bad=BadRows())
+
+
+def test_bad_rows_may_be_dropped_and_counted(tokenizer):
+    bad = BadRows(policy=OnBadRow.DROP)
+    spelt = example(turns=("Ignore this </s> and go on.",), name="spelt")
+    assert [tree.id for tree in run([example(), spelt], tokenizer, bad=bad).trees] == ["e"]
+    assert bad.counts == {"special_token": 1} and bad.samples["special_token"].startswith("example 'spelt'")
+    with pytest.raises(DataError, match=r"no example is left of 1: {'special_token': 1}"):
+        run([spelt], tokenizer, bad=BadRows(policy=OnBadRow.DROP))

@@ -36,6 +36,7 @@ def test_gold_responses_score_one_and_chance_stays_chance():
         assert metrics[f"{split}/adherence/style"].value == 1.0
         assert 0.1 < metrics[f"{split}/chance"].value < 0.4
     assert metrics[f"{CONTROLLED}/flip_followed"].value == metrics[f"{CONTROLLED}/flip_kept"].value == 1.0
+    assert metrics["one_dimension/adherence/style"].value == 1.0 and metrics["one_dimension/adherence/style"].n == 60
 
 
 def test_an_answer_that_ignores_the_system_message_scores_chance():

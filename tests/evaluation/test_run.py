@@ -73,7 +73,7 @@ def test_a_broken_record_is_refused_with_its_line(policy):
     config, _ = evaluate(policy)
     with (config.folder / RESPONSES).open("a") as stream:
         stream.write("{broken\n")
-    with pytest.raises(RecordError, match="line 29: not JSON"):
+    with pytest.raises(RecordError, match="line 45: not JSON"):
         evaluate(policy)
 
 

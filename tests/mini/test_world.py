@@ -8,9 +8,10 @@ import pytest
 
 from multifaceted.mini import rules, world
 from multifaceted.mini.holdout import Part, combination_key, part_of
-from multifaceted.mini.lexicon import kinds, messages, taxonomy, topics
+from multifaceted.mini.lexicon import kinds, taxonomy, topics
 from multifaceted.mini.messages import render_wording, wordings
 
+EVERY = [["style", "background_knowledge", "informativeness", "harmlessness"]]
 FUNCTION_WORDS = set("a an the for on to of they them user would be with it is that has and from".split())
 
 
@@ -62,7 +63,7 @@ def test_held_out_wordings_are_divided_and_refused_to_training():
 
 
 def test_training_never_sees_what_is_held_out():
-    examples = world.collection(2000, seed=3)
+    examples = world.collection(EVERY * 2000, seed=3)
     held_out_topics = [*topics().by_part[Part.VALIDATION], *topics().by_part[Part.TEST]]
     held_out_wordings = {
         w for kind in ("recombined", "disjoint") for p in (Part.VALIDATION, Part.TEST) for w in all_wordings(kind, p)
@@ -84,8 +85,8 @@ def test_splits_hold_what_their_names_say():
 
 
 def test_an_example_depends_on_seed_and_index_alone():
-    assert world.collection(30, seed=1) == world.collection(50, seed=1)[:30]
-    assert world.collection(5, seed=1) != world.collection(5, seed=2)
+    assert world.collection(EVERY * 30, seed=1) == world.collection(EVERY * 50, seed=1)[:30]
+    assert world.collection(EVERY * 5, seed=1) != world.collection(EVERY * 5, seed=2)
     assert world.bench("seen", 5, 0, Part.TEST) == world.bench("seen", 9, 0, Part.TEST)[:5]
 
 
@@ -102,10 +103,32 @@ def test_validation_pairs_differ_in_all_dimensions_or_in_one():
     assert {pair.contrast[0] for pair in pairs if len(pair.contrast) == 1} == set(taxonomy().dimensions)
 
 
-def test_uniform_changes_the_system_message_only():
-    stated, uniform = world.collection(5, 0), world.uniform(world.collection(5, 0))
-    assert {e.system for e in uniform} == {messages().uniform}
-    assert [(e.chosen, e.rejected, e.id) for e in stated] == [(e.chosen, e.rejected, e.id) for e in uniform]
+def test_pairs_differ_where_they_were_asked_to():
+    dimensions = list(taxonomy().dimensions)
+    examples = world.collection([[dimension] for dimension in dimensions * 30], seed=2)
+    for example in examples:
+        stated = {p.dimension: p.preference for p in example.preferences}
+        for dimension in dimensions:
+            assert rules.satisfies(example.chosen, stated[dimension])
+            contrasted = dimension in example.contrast
+            assert rules.satisfies(example.rejected[0], stated[dimension]) is not contrasted
+
+
+def test_an_example_is_restated_in_some_of_its_preferences():
+    example = world.collection(EVERY, seed=0)[0]
+    one = world.restate(example, example.preferences[:1])
+    assert one == world.restate(example, example.preferences[:1]) and one.count(". ") == 1
+    assert any(one.endswith(wording) for wording in all_wordings("seen"))
+    assert world.restate(example, example.preferences).count(". ") == 4
+
+
+def test_prompts_that_state_one_dimension_keep_the_rest_of_their_originals():
+    dimensions = list(taxonomy().dimensions)
+    originals, single = world.bench("unseen_combinations", 40, 0, Part.TEST), world.one_dimension(40, 0, Part.TEST)
+    for index, (before, after) in enumerate(zip(originals, single, strict=True)):
+        assert after.instruction == before.instruction and after.system.count(". ") == 1
+        assert after.preferences == [before.preferences[index % 4]]
+        assert after.metadata["dimension"] == dimensions[index % 4] == after.preferences[0].dimension
 
 
 def test_a_flip_exchanges_one_preference_for_its_rival():

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
-from multifaceted.model.score import branch_logps, branch_rewards, parameter_fingerprint, token_logps
+from multifaceted.model.score import branch_logps, branch_rewards, token_logps
+from multifaceted.model.weights import parameter_fingerprint
 from multifaceted.trees import TokenTree, lay_out
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)

@@ -18,6 +18,7 @@ from tests.conftest import CONF, composed
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 STARTS_FROM_SFT = {"dpo", "reward_model"}
+"""The janus recipes have a file of their own."""
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -123,8 +123,8 @@ def test_validation_while_training_equals_scoring_the_export(trained):
     config = build(composed("train", ["+experiment=orpo", *TINY]), TrainConfig)
     source = PretrainedModel(name=str(outcome.exported), dtype=config.model.dtype)
     tokenizer = source.load_tokenizer([])
-    _, validation = config.data.examples(0, needs_rejected=True)
-    trees = config.data.encode(validation, tokenizer, with_rejected=True).trees
+    _, validation = config.data.examples(config.mix, 0, needs_rejected=True)
+    trees = config.data.encode(validation, config.mix, 0, tokenizer, with_rejected=True).trees
     model = source.load_model(tokenizer, reward=False, max_length=400).eval()
     module = PreferenceModule(Scorer(model, reward=False), config.objective, config.optimizer, config.schedule, 1)
     batches = EvaluationBatches(trees=trees, micro_examples=3)

@@ -60,6 +60,14 @@ def test_muon_takes_hidden_matrices_only():
     assert [tuple(p.shape) for p in matrices["params"]] == [(6, 8)] and len(rest["params"]) == 3
 
 
+@pytest.mark.parametrize("config", [AdamW(lr=1e-2), Muon(lr=1e-2, adamw_lr=1e-2)])
+def test_optimizers_leave_out_what_is_frozen(config):
+    model = small_model()
+    model["embed"].requires_grad_(False)
+    given = {id(parameter) for group in config.build(model).param_groups for parameter in group["params"]}
+    assert given == {id(parameter) for name, parameter in model.named_parameters() if not name.startswith("embed")}
+
+
 def test_schedules_by_hand():
     cosine = Schedule(shape=Shape.COSINE, warmup_steps=2, floor=0.1)
     assert [cosine.factor(s, 12) for s in (0, 1, 2)] == [0.5, 1.0, 1.0]

@@ -16,6 +16,7 @@ from multifaceted.training.module import PreferenceModule
 from multifaceted.training.ranks import Ranks, joined
 from multifaceted.training.run import _refuse_idle_ranks, run
 from tests.conftest import TINY, composed
+from tests.test_config import choices
 
 TEN_STEPS = ["data.source.num_examples=40", "data.source.num_validation=8", "validation.times=2"]
 STARTED = ("dpo", "reward_model")
@@ -80,7 +81,7 @@ def assert_same_run(sharded, single):
     assert curve(sharded.folder) == pytest.approx(curve(single.folder), abs=1e-5)
     assert len(curve(single.folder)) == 10
     for ours, theirs in zip(validations(sharded.folder), validations(single.folder), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=2e-6)  # a loss of 26 has no more digits in fp32
     ours, theirs = weights(sharded.exported), weights(single.exported)
     assert ours.keys() == theirs.keys()
     for name in theirs:
@@ -92,6 +93,7 @@ FSDP = ["strategy=fsdp", "trainer.devices=2"]
 
 def test_two_ranks_give_the_curve_of_one_process(tmp_path, tiny_run):
     variants = {name: (name, []) for name in OBJECTIVES}
+    variants |= {name: ("dpo", [f"objective={name}"]) for name in choices("objective") if name not in OBJECTIVES}
     variants["accumulating"] = ("orpo", ["batch.examples=5", "batch.micro_examples=1", "data.source.num_examples=50"])
     variants["checkpointed"] = (
         "orpo",

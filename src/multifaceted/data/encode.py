@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.source import DataError
+from multifaceted.data.source import BadRowError, BadRows, DataError
 from multifaceted.data.template import conversation, render_answered, render_prompts
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree
@@ -30,6 +30,8 @@ class Encoded:
     trees: list[TokenTree]
     dropped: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    views: Counter[str] = field(default_factory=Counter)
+    """In which view how many are shown."""
 
 
 def encode(
@@ -39,55 +41,71 @@ def encode(
     max_length: int,
     overlong: Overlong,
     with_rejected: bool,
+    bad: BadRows,
 ) -> Encoded:
     """Encode examples, each under the tokenizer's chat template.
 
     Args:
         max_length: most tokens of one path, BOS and EOS included.
         with_rejected: whether rejected responses become branches.
+        bad: takes an example whose text spells a special token, or where prompt and response share a token.
 
     Raises:
-        DataError: the boundary between prompt and response falls inside a token, a text spells a special token,
-            or nothing is left.
+        DataError: nothing is left.
     """
-    messages = [conversation(example) for example in examples]
-    answers = [[e.chosen, *(e.rejected if with_rejected else [])] for e in examples]
-    _refuse_special_tokens(examples, tokenizer)
-    prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
-    asked = [m for m, row in zip(messages, answers, strict=True) for _ in row]
-    paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
     result = Encoded(trees=[])
-    for example, prompt, row in zip(examples, prompts, answers, strict=True):
-        branches = [_branch(example, prompt, next(paths)) for _ in row]
-        longest = len(prompt) + max(map(len, branches))
-        if len(prompt) >= max_length:
-            result.dropped["prompt_too_long"] += 1
-            continue
-        if longest > max_length and overlong is Overlong.DROP:
-            result.dropped["path_too_long"] += 1
-            continue
-        if longest > max_length:
-            result.cut["response_cut"] += 1
-            branches = [branch[: max_length - len(prompt)] for branch in branches]
-            if branches[0] in branches[1:]:
-                result.dropped["equal_after_cut"] += 1
+    clean = _without_special_tokens(examples, tokenizer, bad)
+    for example, prompt, paths in _tokens(clean, tokenizer, max_length, with_rejected=with_rejected):
+        with bad.row(f"example {example.id!r}"):
+            branches = [_branch(prompt, path) for path in paths]
+            longest = len(prompt) + max(map(len, branches))
+            if len(prompt) >= max_length:
+                result.dropped["prompt_too_long"] += 1
                 continue
-        result.trees.append(
-            TokenTree(
-                id=example.id,
-                prompt=prompt,
-                branches=branches,
-                source=example.source,
-                dimensions=tuple(example.contrast),
-                margin=example.margin,
+            if longest > max_length and overlong is Overlong.DROP:
+                result.dropped["path_too_long"] += 1
+                continue
+            if longest > max_length:
+                result.cut["response_cut"] += 1
+                branches = [branch[: max_length - len(prompt)] for branch in branches]
+                if branches[0] in branches[1:]:
+                    result.dropped["equal_after_cut"] += 1
+                    continue
+            result.trees.append(
+                TokenTree(
+                    id=example.id,
+                    prompt=prompt,
+                    branches=branches,
+                    source=example.source,
+                    dimensions=tuple(example.contrast),
+                    margin=example.margin,
+                )
             )
-        )
     if not result.trees:
+        dropped = dict(result.dropped + bad.counts)
         raise DataError(
-            f"no example is left of {len(examples)}: {dict(result.dropped)} at data.max_length={max_length};"
+            f"no example is left of {len(examples)}: {dropped} at data.max_length={max_length};"
             " raise data.max_length or shorten the prompts"
         )
     return result
+
+
+def _tokens(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, *, with_rejected: bool
+) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
+    """Each example with the tokens of its prompt, and of the prompt with each answer."""
+    if not examples:
+        return
+    # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
+    # nothing, and tokenizing it all can take minutes.
+    most = max_length * max(map(len, tokenizer.get_vocab()))
+    messages = [[m | {"content": m["content"][:most]} for m in conversation(example)] for example in examples]
+    answers = [[answer[:most] for answer in (e.chosen, *(e.rejected if with_rejected else ()))] for e in examples]
+    prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
+    asked = [m for m, row in zip(messages, answers, strict=True) for _ in row]
+    paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
+    for example, prompt, row in zip(examples, prompts, answers, strict=True):
+        yield example, prompt, [next(paths) for _ in row]
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -95,23 +113,33 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[lis
     return ids
 
 
-def _branch(example: Example, prompt: list[int], path: list[int]) -> list[int]:
+def _branch(prompt: list[int], path: list[int]) -> list[int]:
     if path[: len(prompt)] != prompt:
-        raise DataError(
-            f"example {example.id!r}: the boundary of prompt and response falls inside a token, so the model would be"
-            " trained on tokens it never sees when it generates; use a template that ends the prompt with a marker"
+        raise BadRowError(
+            "boundary_inside_token",
+            "the boundary of prompt and response falls inside a token, so the model would be trained on tokens it never"
+            " sees when it generates; use a template that ends the prompt with a marker",
         )
     return path[len(prompt) :]
 
 
-def _refuse_special_tokens(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> None:
+def _texts(example: Example) -> list[str]:
+    return [*(message["content"] for message in conversation(example)), example.chosen, *example.rejected]
+
+
+def _without_special_tokens(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, bad: BadRows
+) -> list[Example]:
     specials = [token for token in tokenizer.all_special_tokens if token]
+    clean: list[Example] = []
     for example in examples:
-        texts = [example.system or "", example.chosen, *example.rejected, *(turn.content for turn in example.turns)]
-        for text in texts:
-            found = next((token for token in specials if token in text), None)
-            if found is not None:
-                raise DataError(
-                    f"example {example.id!r}: its text spells the special token {found!r}, which would begin or end a"
-                    " turn; remove or escape it"
-                )
+        with bad.row(f"example {example.id!r}"):
+            for token in specials:
+                if any(token in text for text in _texts(example)):
+                    raise BadRowError(
+                        "special_token",
+                        f"its text spells the special token {token!r}, which would begin or end a turn; remove or"
+                        " escape it",
+                    )
+            clean.append(example)
+    return clean

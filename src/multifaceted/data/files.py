@@ -1,70 +1,165 @@
-"""Examples from JSON Lines, one object a row, in the column names of the released collections."""
+"""Rows of JSON Lines, JSON and Parquet files, the text ones gzipped or not; told apart by their content."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import codecs
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from multifaceted.data.source import DataError, DataSource
-from multifaceted.records import Example, StatedPreference, Turn, read_jsonl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 
-REQUIRED = ("prompt", "chosen")
+from multifaceted.data.source import BadRowError, BadRows, DataError
+
+HUB = "hf:/datasets/"
+"""How a `Path` spells hf://datasets/."""
+DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json.gz"]
+PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
 
 
-@dataclass(kw_only=True, slots=True)
-class JsonlExamples(DataSource):
-    """Training and validation rows from two files.
+class Row(NamedTuple):
+    """One row of a file, as it is."""
 
-    A row has `prompt` and `chosen`, and may have `system`, `rejected` (a string, or a list for a group),
-    `preference_set` (as in Multifaceted-Collection), `contrast`, `main_source`, `margin` and `id`.
+    number: int
+    """The line, or in a list or a table the place; from 1."""
+    where: str
+    """The file and the place, for messages."""
+    value: Any
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without what says its format.
+
+    >>> stem_of(Path("data/pairs.jsonl.gz"))
+    'pairs'
     """
-
-    train_file: Path
-    validation_file: Path
-
-    def train(self, seed: int) -> list[Example]:
-        """Rows of `train_file`; the seed changes nothing."""
-        return read_examples(self.train_file)
-
-    def validation(self, seed: int) -> list[Example]:
-        """Rows of `validation_file`."""
-        return read_examples(self.validation_file)
+    return Path(path.name.removesuffix(".gz")).stem
 
 
-def read_examples(path: Path) -> list[Example]:
-    """Read a file of rows.
+def files_of(path: Path) -> list[Path]:
+    """The files that a path names: itself, or the data files in a folder or in a data set of the hub.
+
+    Args:
+        path: `hf://datasets/<owner>/<name>[@revision]` is downloaded once, into the hub's cache.
 
     Raises:
-        DataError: a row lacks a column or has one of the wrong kind; names file, line, column and what was found.
-        RecordError: the file does not exist, or a line is not JSON.
+        DataError: a folder without data files, or a data set that cannot be had.
     """
-    rows = enumerate(read_jsonl(path), start=1)
-    return [example_of(row, f"{path}, line {number}", path.stem) for number, row in rows]
+    text = path.as_posix()
+    if text.startswith(HUB):
+        name, _, revision = text.removeprefix(HUB).partition("@")
+        try:
+            path = Path(
+                snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=DATA_FILES)
+            )
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the hub's data set {name} cannot be had: {reason}. Or name files you have") from error
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for pattern in DATA_FILES for file in path.rglob(pattern))
+    if not found:
+        raise DataError(f"{path} holds no data files ({', '.join(DATA_FILES)}); name a folder or a file with rows")
+    return found
 
 
-def example_of(row: Any, where: str, source: str) -> Example:
-    """One row as an example; `where` names the row in errors and, without an `id`, in the run."""
-    if not isinstance(row, Mapping):
-        raise DataError(f"{where}: expected an object with columns {', '.join(REQUIRED)}, found {type(row).__name__}")
-    missing = [column for column in REQUIRED if column not in row]
-    if missing:
-        raise DataError(f"{where}: column {', '.join(missing)} is missing; found {', '.join(row) or 'nothing'}")
-    rejected = row.get("rejected", [])
-    preferences = row.get("preference_set", [])
+def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
+    """Read a file row by row. `bad` takes the rows that cannot be read.
+
+    Raises:
+        DataError: the file is missing, truncated or of another format.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    with path.open("rb") as stream:
+        magic = stream.read(4)
     try:
-        stated = [StatedPreference(**preference) for preference in preferences]
-    except TypeError as error:
-        raise DataError(f"{where}: preference_set does not fit: {error}") from error
-    return Example(
-        id=str(row.get("id", where)),
-        system=row.get("system"),
-        turns=[Turn(role="user", content=row["prompt"])],
-        chosen=row["chosen"],
-        rejected=rejected if isinstance(rejected, list) else [rejected],
-        preferences=stated,
-        contrast=list(row.get("contrast", [])),
-        source=str(row.get("main_source", source)),
-        margin=row.get("margin"),
+        if magic == PARQUET:
+            yield from _table_rows(path, bad)
+            return
+        with gzip.open(path) if magic.startswith(GZIP) else path.open("rb") as text:
+            yield from _text_rows(text, path, bad)
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+        raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from error
+
+
+def _table_rows(path: Path, bad: BadRows) -> Iterator[Row]:
+    number = 0
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        for place in range(batch.num_rows):
+            number += 1
+            where = f"{path}, row {number}"
+            with bad.row(where):
+                yield Row(number, where, _cells(batch.slice(place, 1)))
+
+
+def _cells(row: pa.RecordBatch) -> Any:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(error) from None
+
+
+def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows) -> Iterator[Row]:
+    lines: Iterable[bytes] = stream
+    if stream.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        for number, value in enumerate(_list(stream.read(), path), start=1):
+            yield Row(number, f"{path}, row {number}", value)
+        return
+    if ".json" in path.suffixes:  # JSON Lines under that name are common
+        content = stream.read()
+        _refuse_document(content, path)
+        lines = io.BytesIO(content)
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        where = f"{path}, line {number}"
+        with bad.row(where):
+            yield Row(number, where, _parse(line))
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(error) from None
+    except (ValueError, RecursionError) as error:
+        raise BadRowError("not_json", f"not JSON ({error})") from None
+
+
+def _list(content: bytes, path: Path) -> list[Any]:
+    """A document that begins as a list. One fault in it leaves no row to tell from the others."""
+    try:
+        return cast(list[Any], json.loads(content.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: {_wrong_encoding(error)}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: the list is not JSON ({error.msg}); mend it") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the list is not JSON ({error}); mend it") from error
+
+
+def _refuse_document(content: bytes, path: Path) -> None:
+    """Refuse one JSON value that is no list; several values are JSON Lines."""
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return
+    keys = f" with the keys {', '.join(value)}" if isinstance(value, dict) else ""
+    raise DataError(
+        f"{path}: the top level is a {type(value).__name__}{keys}; expected a list of rows, or one row a line in a file"
+        " that is named .jsonl. Write the list within it to a file of its own"
     )
+
+
+def _wrong_encoding(error: UnicodeDecodeError) -> BadRowError:
+    byte = error.object[error.start]
+    return BadRowError("wrong_encoding", f"byte {byte:#04x} is not UTF-8; convert the file, for example with iconv")

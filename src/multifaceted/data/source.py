@@ -1,103 +1,202 @@
-"""Where examples come from."""
+"""Where examples come from, and what becomes of rows that cannot be trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+import reprlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
+from multifaceted.data.shares import ALL, take_turns
 from multifaceted.mini import world
-from multifaceted.records import Example
+from multifaceted.mini.lexicon import messages, taxonomy
+from multifaceted.records import Example, StatedPreference
+
+log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
     """Data that cannot be trained on; the message names the example and what is wrong with it."""
 
 
+class BadRowError(DataError):
+    """What is wrong with one row. `reason` is its key in `summary.json`; others say where the row is."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+
+class OnBadRow(StrEnum):
+    """What happens to a row that cannot be trained on."""
+
+    RAISE = "raise"
+    DROP = "drop"
+
+
+@dataclass(kw_only=True, slots=True)
+class BadRows:
+    """The one place through which every bad row passes: it stops the run or is left out and counted."""
+
+    policy: OnBadRow = OnBadRow.RAISE
+    counts: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, str] = field(default_factory=dict)
+    """By reason, the message of the first row."""
+
+    @contextmanager
+    def row(self, where: str) -> Iterator[None]:
+        """Around the work on one row, which `where` names; a `BadRowError` ends that work."""
+        try:
+            yield
+        except BadRowError as error:
+            if self.policy is OnBadRow.RAISE:
+                raise DataError(f"{where}: {error} (or leave out and count such rows: data.on_bad_row=drop)") from None
+            self.counts[error.reason] += 1
+            self.samples.setdefault(error.reason, f"{where}: {error}")
+
+    def report(self, part: str) -> None:
+        """Log one line per reason."""
+        for reason, number in sorted(self.counts.items()):
+            log.warning("%s rows left out as %s: %s, first %s", part, reason, number, self.samples[reason])
+
+
 class DataSource:
     """Examples to train and to validate on. Subclasses are dataclasses."""
 
-    def train(self, seed: int) -> list[Example]:
-        """Training examples."""
+    default_message: ClassVar[str] = "You are a helpful assistant."
+    """A system message that states nothing."""
+
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
+        """Training examples.
+
+        Args:
+            contrasts: shares of what pairs are to differ in; a source that makes its pairs makes them so.
+        """
         raise NotImplementedError
 
-    def validation(self, seed: int) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """Held-out pairs."""
         raise NotImplementedError
 
-
-class SystemMessages(StrEnum):
-    """What the mini collection's system messages say."""
-
-    STATED = "stated"
-    UNIFORM = "uniform"
+    def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
+        """The system message that states some of an example's preferences, by their descriptions."""
+        sentences = (p.description.strip().rstrip(".") + "." for p in preferences)
+        return " ".join(["The user values answers with the following qualities.", *sentences])
 
 
 @dataclass(kw_only=True, slots=True)
 class MiniCollection(DataSource):
-    """The embedded collection.
+    """The embedded collection; what its pairs differ in is every dimension, unless a mix says otherwise.
 
     Attributes:
         num_rejected: rejected responses per example, written for other preference sets.
-        system: `uniform` shows the same responses under a message that states nothing.
     """
 
     num_examples: int
     num_validation: int = 200
     num_rejected: int = 1
-    system: SystemMessages = SystemMessages.STATED
+
+    default_message = messages().uniform
 
     def __post_init__(self) -> None:
         for name, least in (("num_examples", 1), ("num_validation", 1), ("num_rejected", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
-    def train(self, seed: int) -> list[Example]:
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
         """Examples of the training part of the mini world."""
-        return self._under_system(world.collection(self.num_examples, seed, num_rejected=self.num_rejected))
+        every = list(taxonomy().dimensions)
+        turns = take_turns(contrasts or {ALL: 1.0}, self.num_examples)
+        asked = {name: every if name == ALL else name.split("+") for name in {*turns}}
+        unknown = sorted({dimension for names in asked.values() for dimension in names} - {*every})
+        if unknown:
+            raise DataError(f"mix.contrasts names {', '.join(unknown)}; the mini world has {', '.join(every)}")
+        return world.collection([asked[name] for name in turns], seed, num_rejected=self.num_rejected)
 
-    def validation(self, seed: int) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """Pairs on held-out combinations, half of them differing in one dimension only."""
-        return self._under_system(world.validation_pairs(self.num_validation, seed, num_rejected=self.num_rejected))
+        return world.validation_pairs(self.num_validation, seed, num_rejected=self.num_rejected)
 
-    def _under_system(self, examples: list[Example]) -> list[Example]:
-        return world.uniform(examples) if self.system is SystemMessages.UNIFORM else examples
+    def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
+        """In this world's own wordings: a model from scratch knows no others."""
+        return world.restate(example, preferences)
 
 
-def check_examples(examples: Sequence[Example], *, needs_rejected: bool) -> None:
-    """Refuse examples that no objective can learn from.
+def check_examples(
+    examples: Sequence[Example], bad: BadRows, *, needs_rejected: bool, taken: Collection[str] = ()
+) -> list[Example]:
+    """The examples that an objective can learn from.
+
+    Args:
+        taken: ids that other examples of the run have.
 
     Raises:
-        DataError: a text that is not a string, an empty response, chosen equal to rejected, no instruction,
-            no rejected response where the objective needs one, an id used twice.
+        DataError: no example is left.
     """
-    if not examples:
-        raise DataError("the data source has no examples")
-    seen: set[str] = set()
+    good: list[Example] = []
+    ids = set(taken)
     for example in examples:
-        where = f"example {example.id!r}"
-        texts = [("chosen", example.chosen), *(("rejected", r) for r in example.rejected)]
-        texts += [("turns", turn.content) for turn in example.turns]
-        if example.system is not None:
-            texts.append(("system", example.system))
-        for name, text in texts:
-            if not isinstance(text, str):
-                raise DataError(f"{where}: {name} is {text!r}, a {type(text).__name__}; expected a string")
-            if name != "system" and not text.strip():
-                raise DataError(f"{where}: {name} is empty")
-        if not example.turns or example.turns[-1].role != "user":
-            raise DataError(f"{where}: the last turn must be the user's")
-        if example.chosen in example.rejected:
-            raise DataError(f"{where}: chosen and rejected are the same text; such a pair teaches nothing")
-        if needs_rejected and not example.rejected:
-            raise DataError(f"{where}: no rejected response, which this objective needs; use objective=sft or add one")
-        if example.id in seen:
-            raise DataError(f"{where}: this id occurs twice; ids must be unique")
-        seen.add(example.id)
+        with bad.row(f"example {example.id!r}"):
+            check_example(example)
+            if needs_rejected and not example.rejected:
+                raise BadRowError(
+                    "no_rejected", "no rejected response, which this objective needs; use objective=sft or add one"
+                )
+            if example.id in ids:
+                # Reference values are kept by id, for training and validation together.
+                raise BadRowError("duplicate_id", "this id occurs twice in training and validation; ids must be unique")
+            ids.add(example.id)
+            good.append(example)
+    if not good:
+        sample = next(iter(bad.samples.values()), "none was left out")
+        raise DataError(f"the data source has no examples; left out: {dict(bad.counts)}, first {sample}")
+    return good
 
 
-def texts_of(examples: Iterable[Example]) -> Iterable[str]:
-    """All texts of a collection, for training a tokenizer."""
+def check_example(example: Example) -> None:
+    """Refuse an example that no objective can learn from.
+
+    Raises:
+        BadRowError: a text that is no string or not Unicode, an empty one, turns that do not alternate, chosen equal
+            to rejected.
+    """
+    responses = [("chosen", example.chosen), *(("rejected", text) for text in example.rejected)]
+    for name, text in responses:
+        _check_text(name, text, if_empty="empty_response")
+    for turn in example.turns:
+        _check_text("turns", turn.content, if_empty="empty_turn")
+    if example.system is not None:
+        _check_text("system", example.system)
+    roles = [turn.role for turn in example.turns]
+    if roles[-1:] != ["user"]:
+        raise BadRowError("no_user_turn", "the last turn must be the user's")
+    if any(role != ("user", "assistant")[place % 2] for place, role in enumerate(roles)):
+        raise BadRowError(
+            "turns_not_alternating", f"turns must alternate, the user's first; found {reprlib.repr(roles)}"
+        )
+    if example.chosen in example.rejected:
+        raise BadRowError("equal_responses", "chosen and rejected are the same text; such a pair teaches nothing")
+
+
+def _check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+    if not isinstance(text, str):
+        raise BadRowError("wrong_type", f"{name} is {reprlib.repr(text)}, a {type(text).__name__}; expected a string")
+    if if_empty and not text.strip():
+        raise BadRowError(if_empty, f"{name} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise BadRowError("wrong_encoding", f"{name} holds {half!r}, half of a character; mend the text") from None
+
+
+def texts_of(examples: Iterable[Example]) -> Iterator[str]:
+    """All texts of a collection, for training a tokenizer: of a very long one, its beginning."""
     for example in examples:
-        yield from (turn.content for turn in example.turns)
-        yield from (example.system or "", example.chosen, *example.rejected)
+        turns = (turn.content for turn in example.turns)
+        for text in (*turns, example.system or "", example.chosen, *example.rejected):
+            yield text[:10_000]  # training takes quadratic time in a text without blanks

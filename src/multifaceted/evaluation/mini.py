@@ -17,17 +17,18 @@ from multifaceted.records import Estimate, Prompt, Response
 
 WITHOUT_SYSTEM = "without_system"
 FLIP = "flip"
+ONE_DIMENSION = "one_dimension"
 CONTROLLED = "unseen_combinations"
 """The split whose prompts the controls change."""
 
 
 @dataclass(kw_only=True, slots=True)
 class MiniTask:
-    """Adherence by rule on four held-out splits, and two controls.
+    """Adherence by rule on held-out splits, with controls, and on messages that state one dimension only.
 
     Attributes:
         part: `validation` prompts are for tuning, `test` prompts for closing figures.
-        num_prompts: prompts of each split and each control.
+        num_prompts: prompts of each split, each control and each single dimension.
     """
 
     part: Part = Part.TEST
@@ -45,14 +46,15 @@ class MiniTask:
         return f"mini_{self.part.value}"
 
     def prompts(self, seed: int) -> list[Prompt]:
-        """All prompts: the splits, then the same without a system message, then one preference flipped."""
+        """The splits; then one of them without a system message, with one preference flipped, and with one alone."""
         splits = {split: world.bench(split, self.num_prompts, seed, self.part) for split in world.SPLITS}
         bare = [
             replace(prompt, id=f"{WITHOUT_SYSTEM}-{prompt.id}", split=WITHOUT_SYSTEM, system=None)
             for prompt in splits[CONTROLLED]
         ]
         flipped = world.flipped(self.num_prompts, seed, self.part)
-        return [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped]
+        single = world.one_dimension(self.num_prompts * len(taxonomy().dimensions), seed, self.part)
+        return [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped, *single]
 
     def verdicts(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[dict[str, Any]]:
         """One row a prompt: which preferences of the whole taxonomy its response satisfies, and the two form rules."""
@@ -85,7 +87,7 @@ class MiniTask:
         for suffix, group in {"": rows[FLIP], **{f"/{d}": g for d, g in followed.items()}}.items():
             metrics[f"{CONTROLLED}/flip_followed{suffix}"] = bootstrap_mean([_followed(*row) for row in group])
             metrics[f"{CONTROLLED}/flip_kept{suffix}"] = bootstrap_mean([_kept(*row) for row in group])
-        return metrics
+        return metrics | _single_metrics(rows[ONE_DIMENSION])
 
 
 def _split_metrics(split: str, rows: Sequence[tuple[Prompt, Mapping[str, Any]]]) -> dict[str, Estimate]:
@@ -105,6 +107,16 @@ def _split_metrics(split: str, rows: Sequence[tuple[Prompt, Mapping[str, Any]]])
             for prompt, v in rows
         ]
     return {f"{split}/{name}": bootstrap_mean(list(map(float, values))) for name, values in columns.items()}
+
+
+def _single_metrics(rows: Sequence[tuple[Prompt, Mapping[str, Any]]]) -> dict[str, Estimate]:
+    """Adherence to messages that state one preference, by its dimension, and by chance."""
+    metrics = {f"{ONE_DIMENSION}/adherence": bootstrap_mean([_adherence(*row) for row in rows])}
+    for dimension in taxonomy().dimensions:
+        stating = [row for row in rows if row[0].metadata["dimension"] == dimension]
+        metrics[f"{ONE_DIMENSION}/adherence/{dimension}"] = bootstrap_mean([_adherence(*row) for row in stating])
+        metrics[f"{ONE_DIMENSION}/chance/{dimension}"] = bootstrap_mean(_against_others(stating))
+    return metrics
 
 
 def _adherence(prompt: Prompt, verdict: Mapping[str, Any]) -> float:

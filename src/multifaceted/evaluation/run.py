@@ -10,8 +10,8 @@ from pathlib import Path
 
 from multifaceted.evaluation.mini import MiniTask
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.model.build import check_model_folder
 from multifaceted.model.export import folder_fingerprint
+from multifaceted.model.folder import check_model_folder
 from multifaceted.records import (
     PROMPTS,
     RESPONSES,

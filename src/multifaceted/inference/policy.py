@@ -23,7 +23,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from multifaceted.model.build import check_model_folder, refuse_reward_model
+from multifaceted.model.folder import check_model_folder, refuse_reward_model
 from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Prompt, Response
 

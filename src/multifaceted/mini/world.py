@@ -6,13 +6,13 @@ Example `i` depends on the seed and on `i` alone, so a longer collection begins 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
 from multifaceted.mini.holdout import Part, combination_key, part_of
-from multifaceted.mini.lexicon import Kind, kinds, messages, taxonomy, topics
+from multifaceted.mini.lexicon import Kind, kinds, taxonomy, topics
 from multifaceted.mini.messages import system_message
 from multifaceted.mini.responses import realise, write_response
 from multifaceted.records import Example, Prompt, StatedPreference, Turn
@@ -111,14 +111,17 @@ def draw_example(
     )
 
 
-def collection(num_examples: int, seed: int, *, num_rejected: int = 1) -> list[Example]:
-    """Combinations, wordings and topics of the training part, in pairs that differ in every dimension."""
-    every = list(taxonomy().dimensions)
+def collection(contrasts: Sequence[Sequence[str]], seed: int, *, num_rejected: int = 1) -> list[Example]:
+    """Combinations, wordings and topics of the training part.
+
+    Args:
+        contrasts: for each example, the dimensions in which its pairs differ.
+    """
     examples = []
-    for index in range(num_examples):
+    for index, contrast in enumerate(contrasts):
         rng = random.Random(f"collection:{seed}:{index}")
         scene = draw_scene(rng)
-        examples.append(draw_example(rng, f"mini-{seed}-{index}", scene, every, num_rejected))
+        examples.append(draw_example(rng, f"mini-{seed}-{index}", scene, contrast, num_rejected))
     return examples
 
 
@@ -135,9 +138,10 @@ def validation_pairs(num_examples: int, seed: int, *, num_rejected: int = 1) -> 
     return examples
 
 
-def uniform(examples: Iterable[Example]) -> list[Example]:
-    """The same responses under one system message that states nothing."""
-    return [replace(example, system=messages().uniform) for example in examples]
+def restate(example: Example, preferences: Sequence[StatedPreference]) -> str:
+    """A system message of this world that states some of an example's preferences, the same at every call."""
+    names = [p.preference for p in preferences]
+    return system_message(names, random.Random(f"restate:{example.id}:{'+'.join(names)}"))
 
 
 def bench(split: str, num_prompts: int, seed: int, part: Part) -> list[Prompt]:
@@ -151,6 +155,25 @@ def bench(split: str, num_prompts: int, seed: int, part: Part) -> list[Prompt]:
     if part is Part.TRAIN:
         raise ValueError("the bench has no training part")
     return [_bench_prompt(split, seed, index, part) for index in range(num_prompts)]
+
+
+def one_dimension(num_prompts: int, seed: int, part: Part) -> list[Prompt]:
+    """The prompts of `unseen_combinations`, each stating its preference in one dimension only, each dimension in turn.
+
+    `metadata["dimension"]` names it.
+    """
+    dimensions = list(taxonomy().dimensions)
+    prompts = []
+    for index in range(num_prompts):
+        rng, scene = _bench_scene("unseen_combinations", seed, index, part)
+        place = index % len(dimensions)
+        prompt = _bench_prompt("unseen_combinations", seed, index, part)
+        prompt.id, prompt.split = f"one-{prompt.id}", "one_dimension"
+        prompt.system = system_message([scene.names[place]], rng)
+        prompt.preferences = list(stated(scene.names))[place : place + 1]
+        prompt.metadata |= {"dimension": dimensions[place]}
+        prompts.append(prompt)
+    return prompts
 
 
 def flipped(num_prompts: int, seed: int, part: Part) -> list[Prompt]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,20 +10,22 @@ from typing import Any, ClassVar, cast
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from multifaceted.model.adapter_files import Base
 from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
+from multifaceted.model.folder import is_reward_model, refuse_reward_model
 from multifaceted.model.sharded import fill_from_folder, initialise_head
 from multifaceted.model.tokenizer import padding_id, train_tokenizer
-from multifaceted.records import POLICY, REWARD_MODEL
+from multifaceted.model.weights import WEIGHTS, hash_files
 
 
 class Dtype(StrEnum):
@@ -56,12 +57,19 @@ class ModelSource:
         raise NotImplementedError
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
         """The model with tree attention, on CPU; with a scalar head in place of the language-model head if `reward`.
 
         Args:
             empty: leave weights that must be read on the meta device, for `fill` once they are sharded.
+            four_bit: keep the linear layers but the head in 4 bits, on the GPU if there is one.
 
         Raises:
             ValueError: its attention cannot serve trees.
@@ -70,6 +78,10 @@ class ModelSource:
 
     def fill(self, model: PreTrainedModel) -> None:
         """Read the weights of an `empty` model in place, each rank its shards."""
+
+    def base(self) -> Base:
+        """What an adapter of this model is added to: weights that a file holds."""
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,9 +106,15 @@ class ScratchModel(ModelSource):
         return train_tokenizer(texts, self.vocab_size)
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
-        """Initialise the weights from torch's current random state."""
+        """Initialise the weights from torch's current random state; 4 bits are for weights that are read."""
         known = AutoConfig.for_model(self.architecture)
         for key, value in self.config.items():
             if not hasattr(known, key):
@@ -143,7 +161,13 @@ class PretrainedModel(ModelSource):
         )
 
     def load_model(
-        self, tokenizer: PreTrainedTokenizerBase, *, reward: bool, max_length: int, empty: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reward: bool,
+        max_length: int,
+        empty: bool = False,
+        four_bit: bool = False,
     ) -> PreTrainedModel:
         """Load safetensors weights; anything pickled is refused."""
         shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
@@ -157,91 +181,35 @@ class PretrainedModel(ModelSource):
         if empty:
             with torch.device("meta"):
                 return cast(PreTrainedModel, kind.from_config(config, **settings))
+        if four_bit:
+            settings["quantization_config"] = four_bit_weights(self.dtype)
         model = kind.from_pretrained(self.name, config=config, use_safetensors=True, **settings, **shared)
         if reward and not is_reward_model(config.architectures):
             initialise_head(model)
         return cast(PreTrainedModel, model)
 
     def fill(self, model: PreTrainedModel) -> None:
-        """Read the shards of the files that this rank holds; the hub's are downloaded once a node."""
-        patterns = ["*.safetensors", "*.json"]
-        is_folder = Path(self.name).is_dir()
-        folder = (
-            self.name if is_folder else snapshot_download(self.name, revision=self.revision, allow_patterns=patterns)
-        )
-        fill_from_folder(model, Path(folder))
+        """Read the shards of the files that this rank holds."""
+        fill_from_folder(model, self._folder())
+
+    def base(self) -> Base:
+        """What an adapter of this model is added to. Reads the files once."""
+        files = sorted(self._folder().glob(WEIGHTS))
+        return Base(name=self.name, revision=self.revision, fingerprint=hash_files(*files))
+
+    def _folder(self) -> Path:
+        """Where the files are; the hub's are downloaded once a node."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=[WEIGHTS, "*.json"]))
 
 
-def is_reward_model(architectures: Sequence[str] | None) -> bool:
-    """Whether a config's `architectures` name a model with a scalar head."""
-    return any(kind.endswith("ForSequenceClassification") for kind in architectures or ())
-
-
-def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
-    """Refuse to read a reward model as a policy: its language-model head would be random.
-
-    Raises:
-        ValueError: the model has a scalar head.
-    """
-    if is_reward_model(architectures):
-        raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
-
-
-def resolve_start(start: str) -> str:
-    """The folder or hub name that `start=` means: a run's `policy/` or `reward_model/`, a model folder, or a hub name.
-
-    Raises:
-        ValueError: a local path that holds no model.
-    """
-    path = Path(start)
-    for folder in (path / POLICY, path / REWARD_MODEL, path):
-        if (folder / "config.json").exists():
-            check_model_folder(folder)
-            return str(folder)
-    is_hub_name = (
-        start.count("/") == 1 and not path.exists() and not start.startswith((".", "/", "outputs/", "multirun/"))
-    )
-    if is_hub_name:
-        return start
-    state = "exists but holds no model" if path.exists() else "does not exist"
-    raise ValueError(
-        f"start={start!r}: {path} {state}. It must be a run folder with {POLICY}/ or {REWARD_MODEL}/, a folder with"
-        " config.json and model.safetensors, or a hub name. Train the earlier stage first, for example:"
-        " python train.py +experiment=sft"
-    )
-
-
-def check_model_folder(folder: Path) -> dict[str, Any]:
-    """The model config in `folder`, after checking that what `from_pretrained` needs is there.
-
-    Raises:
-        ValueError: the folder is not a model; names what is missing.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; expected one written by train.py, such as outputs/orpo/policy")
-    required = ("config.json", "tokenizer.json")
-    missing = [name for name in required if not (folder / name).exists()]
-    shards = list(folder.glob("*.safetensors"))
-    if not shards:
-        missing.append("*.safetensors")
-    if missing:
-        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}{_pickles(folder)}")
-    for shard in shards:
-        try:
-            safe_open(shard, framework="pt")
-        except SafetensorError as error:
-            raise ValueError(
-                f"{shard} is not a safetensors file ({error}); export or download {folder} again"
-            ) from None
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
-
-
-def _pickles(folder: Path) -> str:
-    names = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    if not names:
-        return ""
-    return (
-        f"; {names[0]} is a pickle, which can run any code and is not read. If you trust who made it, convert it once:"
-        " AutoModelForCausalLM.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)"
+def four_bit_weights(dtype: Dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with its constants quantised as well (Dettmers et al. 2023, section 3); heads stay whole."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype.torch,
+        llm_int8_skip_modules=["lm_head", "score"],
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.model.sharded import barrier, is_sharded, write_shards
+from multifaceted.model.weights import hash_files
 from multifaceted.records import put_in_place
 
 
@@ -52,11 +52,7 @@ def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 def folder_fingerprint(folder: Path) -> str:
     """A hash of a model folder: weights, config, tokenizer and chat template."""
-    digest = hashlib.sha256()
     names = {"config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "tokenizer_config.json"}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors" or path.name in names:
-            digest.update(path.name.encode())
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+    return hash_files(
+        *(path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name in names)
+    )

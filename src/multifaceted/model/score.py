@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
@@ -62,17 +59,3 @@ class Scorer(nn.Module):
     def forward(self, rows: TreeRows) -> Tensor:
         """Score every branch, [branches], in fp32."""
         return branch_rewards(self.model, rows) if self.reward else branch_logps(self.model, rows)
-
-
-@torch.no_grad()
-def parameter_fingerprint(model: nn.Module) -> str:
-    """A hash of all weights: two models share it exactly when every parameter has the same name and bytes.
-
-    Sharded parameters are gathered one at a time; all ranks must call this together, and agree.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.state_dict().items()):
-        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-        digest.update(f"{name}:{whole.dtype}:{tuple(whole.shape)}".encode())
-        digest.update(whole.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

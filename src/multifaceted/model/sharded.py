@@ -11,8 +11,10 @@ import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from multifaceted.model.weights import WEIGHTS, base_weights, laid_out_like
 
 HEAD = "score.weight"
 """The scalar head of a reward model, which a language model's files lack."""
@@ -27,8 +29,8 @@ def fill_from_folder(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         ValueError: the files lack some of the model's weights.
     """
-    stored = {key for path in folder.glob("*.safetensors") for key in _keys(path)}
-    wanted = dict(model.state_dict())
+    stored = {key for path in folder.glob(WEIGHTS) for key in _keys(path)}
+    wanted = base_weights(model)
     if model.config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
     missing = set(wanted) - stored
@@ -47,7 +49,7 @@ def initialise_head(model: PreTrainedModel) -> None:
     generator = torch.Generator().manual_seed(torch.initial_seed())
     drawn = torch.empty(head.shape, dtype=head.dtype).normal_(0, model.config.initializer_range, generator=generator)
     with torch.no_grad():
-        head.copy_(_like(drawn, head))
+        head.copy_(laid_out_like(head, drawn))
 
 
 def write_shards(model: PreTrainedModel, folder: Path) -> None:
@@ -74,13 +76,6 @@ def is_sharded(model: nn.Module) -> bool:
 def _keys(path: Path) -> list[str]:
     with safe_open(path, framework="pt") as file:
         return list(file.keys())
-
-
-def _like(whole: Tensor, target: Tensor) -> Tensor:
-    """`whole`, which every rank has, laid out as `target`."""
-    if not isinstance(target, DTensor):
-        return whole
-    return distribute_tensor(whole.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
 
 
 def _restore_computed_buffers(model: PreTrainedModel) -> None:

@@ -24,13 +24,12 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
 
+from multifaceted.model.weights import trainable_weights
 from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
 from multifaceted.training.ranks import Ranks
 
@@ -95,7 +94,7 @@ def write(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: di
         state: progress of loops, callbacks and schedules, and the monitored metric.
     """
     states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
-    tensors = {**_model_tensors(get_model_state_dict(model, options=_TRAINABLE)), **_optimizer_tensors(states)}
+    tensors = {**_model_tensors(trainable_weights(model)), **_optimizer_tensors(states)}
     partial = folder.with_name(f".{folder.name}.partial")
     if ranks.is_first:
         shutil.rmtree(partial, ignore_errors=True)
@@ -141,13 +140,11 @@ def read_weights(folder: Path, model: nn.Module, ranks: Ranks) -> dict[str, Any]
     state = _read_state(folder)
     if _digests(folder, ranks) != state["files"]:
         raise CheckpointError(f"{_broken(folder)}: its shards are not those that were written")
-    weights = get_model_state_dict(model, options=_TRAINABLE)
-    _load(folder, _model_tensors(weights))
-    set_model_state_dict(model, weights, options=_TRAINABLE)
+    _load(folder, _model_tensors(trainable_weights(model)))
     return state
 
 
-def _model_tensors(weights: dict[str, Any]) -> dict[str, Tensor]:
+def _model_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"model.{name}": tensor for name, tensor in weights.items()}
 
 

@@ -14,7 +14,9 @@ from lightning.pytorch import Callback, Trainer
 
 from multifaceted.data.batches import Batch
 from multifaceted.data.dataset import Data
-from multifaceted.model.build import ModelSource
+from multifaceted.data.mix import Mix
+from multifaceted.model.adapter import Adapter
+from multifaceted.model.build import ModelSource, PretrainedModel
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
@@ -61,6 +63,7 @@ class TrainConfig:
 
     Attributes:
         start: a run folder, model folder or hub name to start from, in place of `model`'s own weights.
+        adapter: train an adapter on the weights instead of the weights; None trains all of them.
         max_steps: end after so many optimizer steps.
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
         trainer: arguments of Lightning's Trainer, passed through.
@@ -72,6 +75,8 @@ class TrainConfig:
     optimizer: OptimizerConfig
     batch: Batch
     paths: Paths
+    mix: Mix = field(default_factory=Mix)
+    adapter: Adapter | None = None
     schedule: Schedule = field(default_factory=Schedule)
     strategy: Strategy = field(default_factory=SingleDevice)
     validation: Validation = field(default_factory=Validation)
@@ -98,6 +103,7 @@ class TrainConfig:
                 f" {', '.join(f'val/{name}' for name in known)}"
             )
         self._check_trainer()
+        self._check_adapter()
         scale = self.optimizer.scale
         if scale is not None and scale is not self.model.scale:
             raise ValueError(
@@ -120,6 +126,21 @@ class TrainConfig:
             raise ValueError(
                 f"trainer.devices={self.trainer['devices']!r} with strategy=single: one device holds the whole model;"
                 " set strategy=fsdp"
+            )
+
+    def _check_adapter(self) -> None:
+        if self.adapter is None:
+            return
+        if self.start is None and not isinstance(self.model, PretrainedModel):
+            raise ValueError(
+                "an adapter on random weights could be loaded by nobody, because no file holds them; set start to a"
+                " run or a model folder (python train.py +experiment=sft makes outputs/sft), or adapter=none"
+            )
+        if self.adapter.four_bit and self.strategy.shards:
+            raise ValueError(
+                "adapter.four_bit=true with strategy=fsdp: bitsandbytes packs a matrix into bytes, in blocks that cross"
+                " its rows and with constants beside it, and FSDP2 shards by rows; set adapter=lora, which needs"
+                " 2 bytes a weight over all devices, or strategy=single"
             )
 
     def check_ranks(self, ranks: Ranks) -> None:

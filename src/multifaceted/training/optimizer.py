@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from multifaceted.model.build import Scale
+from multifaceted.model.weights import laid_out_like, whole
 
 
 class OptimizerConfig:
@@ -116,18 +116,6 @@ def orthogonalise(updates: Tensor, steps: int = 5) -> Tensor:
     return x.mT if is_tall else x
 
 
-def _whole(matrix: Tensor) -> Tensor:
-    """Orthogonalisation needs all of a matrix: a sharded one is gathered."""
-    return matrix.full_tensor() if isinstance(matrix, DTensor) else matrix
-
-
-def _laid_out_like(matrix: Tensor, whole: Tensor) -> Tensor:
-    """This rank's part of what every rank has whole."""
-    if not isinstance(matrix, DTensor):
-        return whole
-    return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
-
-
 class MuonWithAdamW(Optimizer):
     """A group with `orthogonal` true takes Muon steps, any other AdamW steps; Lightning wants a single optimizer."""
 
@@ -163,12 +151,13 @@ class MuonWithAdamW(Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(matrix)
             state["momentum"].lerp_(grad, 1 - group["momentum"])
-            updates.append(_whole(grad.lerp(state["momentum"], group["momentum"])))
+            # Orthogonalisation needs all of a matrix.
+            updates.append(whole(grad.lerp(state["momentum"], group["momentum"])))
         rows, columns = matrices[0].shape
         # Wide and tall matrices get updates of one root-mean-square size per output.
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         for matrix, update in zip(matrices, orthogonalise(torch.stack(updates)), strict=True):
-            matrix.add_(_laid_out_like(matrix, update), alpha=-rate)
+            matrix.add_(laid_out_like(matrix, update), alpha=-rate)
 
     def _adamw_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         grad, state = cast(Tensor, parameter.grad), self.state[parameter]

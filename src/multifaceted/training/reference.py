@@ -13,7 +13,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from multifaceted.data.batches import EvaluationBatches
-from multifaceted.model.score import Scorer, parameter_fingerprint
+from multifaceted.model.score import Scorer
+from multifaceted.model.weights import parameter_fingerprint
 from multifaceted.records import VERSION, RecordError, read_json, write_json
 from multifaceted.training.ranks import Ranks
 from multifaceted.trees import TokenTree

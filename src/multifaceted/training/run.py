@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Sampler
@@ -22,18 +21,30 @@ from transformers import PreTrainedTokenizerBase
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import counts
 from multifaceted.data.source import texts_of
-from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, resolve_start
+from multifaceted.model.adapter import merge_adapter
+from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
-from multifaceted.model.score import Scorer
-from multifaceted.records import CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example, read_json, read_jsonl, write_json
+from multifaceted.records import (
+    ADAPTER,
+    CHECKPOINTS,
+    METRICS,
+    RUN,
+    SUMMARY,
+    VERSION,
+    Example,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights, remove_leftovers
 from multifaceted.training.config import Export, TrainConfig
-from multifaceted.training.folder import State, open_run_folder, require_space
+from multifaceted.training.folder import State, open_run_folder
 from multifaceted.training.module import PreferenceModule, stream_seed
 from multifaceted.training.ranks import Ranks, joined
 from multifaceted.training.reference import reference_logps
 from multifaceted.training.saving import Checkpoints, best_of
+from multifaceted.training.start import Start, load_scorer
 from multifaceted.training.tracking import run_facts
 
 log = logging.getLogger(__name__)
@@ -80,12 +91,12 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
 def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks) -> Outcome:
     started = time.monotonic()
     outcome = Outcome(folder=folder, exported=folder / config.export_name, is_first_rank=ranks.is_first)
-    source = _model_source(config)
+    start = Start.of(config, ranks)
     state = ranks.from_first(lambda: open_run_folder(folder, plain, overwrite=config.overwrite))
     if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
-    prepared = _prepare(config, source, folder, ranks)
+    prepared = _prepare(config, start, folder, ranks)
     fitted = _fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
@@ -93,6 +104,9 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     chosen = _checkpoint_to_export(config, folder)
     model = prepared.module.scorer.model
     read_weights(chosen.folder, model, ranks)
+    if start.base is not None:
+        write_adapter(model, start.base, folder / ADAPTER, is_first=ranks.is_first)
+        merge_adapter(model)
     export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
     outcome.summary = {
         "version": VERSION,
@@ -110,17 +124,21 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     return outcome
 
 
-def _prepare(config: TrainConfig, source: ModelSource, folder: Path, ranks: Ranks) -> Prepared:
+def _prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks) -> Prepared:
     """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(config.seed, needs_rejected=needs_rejected)
+    train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
     if ranks.is_first:
-        _write_facts(config, folder, [*train, *validation])
-    tokenizer = source.load_tokenizer(texts_of(train))
-    encoded = config.data.encode(train, tokenizer, with_rejected=needs_rejected)
-    held_out = config.data.encode(validation, tokenizer, with_rejected=True)
+        _write_facts(config, folder, [*train.examples, *validation.examples])
+    tokenizer = start.source.load_tokenizer(texts_of(train.examples))
+    order = stream_seed(config.seed, "views")
+    encoded = config.data.encode(train, config.mix, order, tokenizer, with_rejected=needs_rejected)
+    held_out = config.data.encode(validation, config.mix, order, tokenizer, with_rejected=True)
+    if ranks.is_first:
+        train.bad.report("training")
+        validation.bad.report("validation")
     _refuse_idle_ranks(len(encoded.trees), config, ranks)
-    scorer = _load_scorer(config, source, tokenizer, folder, ranks)
+    scorer = load_scorer(config, start, tokenizer, folder, ranks)
     micro = config.batch.micro_examples
     reference = None
     if config.objective.needs_reference:
@@ -144,26 +162,6 @@ def _prepare(config: TrainConfig, source: ModelSource, folder: Path, ranks: Rank
     )
     dropped = counts(encoded) | {f"validation_{key}": number for key, number in counts(held_out).items()}
     return Prepared(tokenizer=tokenizer, module=module, batches=batches, pairs=pairs, counts=dropped)
-
-
-def _load_scorer(
-    config: TrainConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase, folder: Path, ranks: Ranks
-) -> Scorer:
-    """The model to train, laid out over the ranks."""
-    torch.manual_seed(stream_seed(config.seed, "weights"))
-    reward = config.has_reward_head
-    model = source.load_model(tokenizer, reward=reward, max_length=config.data.max_length, empty=config.strategy.shards)
-    if config.activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    require_space(folder, num_bytes=3 * weights * (config.checkpoint.keep + 2) + weights)
-    if ranks.is_first:
-        log.info("%.1f M parameters", model.num_parameters() / 1e6)
-    scorer = Scorer(model, reward=reward)
-    config.strategy.lay_out(scorer, ranks, config.precision)
-    if config.strategy.shards:
-        source.fill(scorer.model)
-    return scorer
 
 
 def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> None:
@@ -258,13 +256,6 @@ def _loggers(
     finally:
         if tracker is not None:
             tracker.experiment.finish()
-
-
-def _model_source(config: TrainConfig) -> ModelSource:
-    """The model to start from: `start` wins over `model`."""
-    if config.start is None:
-        return config.model
-    return PretrainedModel(name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32))
 
 
 def _write_facts(config: TrainConfig, folder: Path, examples: list[Example]) -> None:

@@ -1,0 +1,130 @@
+"""Views and mixes: in which of its stated preferences each example is shown.
+
+A view of an example is the example under a system message that states some of its preferences only. Pairs of the
+released collections differ in all four dimensions, so a view of one dimension changes what is stated, not what is
+contrasted; a contrast mix changes the latter, where the data says in which dimensions a pair differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from multifaceted.data.shares import ALL, largest_remainder, shares_of
+from multifaceted.data.source import DataError, DataSource
+from multifaceted.records import Example
+
+RELEASED, DEFAULT, NONE = "released", "default", "none"
+"""The message that the data came with; a message that states nothing; no message."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Mix:
+    """Relative weights of views, and of the dimensions in which pairs differ.
+
+    Attributes:
+        views: weight by view: `released`, `all`, `default`, `none`, or dimensions joined by "+".
+        contrasts: weight by what pairs differ in: `all`, or dimensions joined by "+". Empty: pairs as they come.
+    """
+
+    views: dict[str, float] = field(default_factory=lambda: {RELEASED: 1.0})
+    contrasts: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shares_of("views", self.views)
+        if self.contrasts:
+            shares_of("contrasts", self.contrasts)
+
+    @property
+    def view_shares(self) -> dict[str, float]:
+        """Views with a weight, as shares of 1."""
+        return shares_of("views", self.views)
+
+    @property
+    def contrast_shares(self) -> dict[str, float]:
+        """Contrasts with a weight, as shares of 1; empty where the mix does not choose."""
+        return shares_of("contrasts", self.contrasts) if self.contrasts else {}
+
+    def refuse_unknown(self, examples: Sequence[Example]) -> None:
+        """Refuse views that these examples cannot be shown in.
+
+        Raises:
+            DataError: an unknown dimension, or examples that state no preference in a dimension of a view.
+        """
+        known = sorted({p.dimension for example in examples for p in example.preferences})
+        for view in self.view_shares:
+            if view in (RELEASED, DEFAULT, NONE):
+                continue
+            lacking = [example.id for example in examples if not _states(example, view)]
+            unknown = [name for name in view.split("+") if view != ALL and name not in known]
+            if unknown and known:
+                allowed = ", ".join([RELEASED, ALL, DEFAULT, NONE, *known])
+                raise DataError(
+                    f"mix.views.{view}: no example states a preference in {', '.join(map(repr, unknown))};"
+                    f' allowed are {allowed}, and dimensions joined by "+"'
+                )
+            if lacking:
+                raise DataError(
+                    f"mix.views.{view}: {len(lacking)} of {len(examples)} examples state no preference to show in it,"
+                    f" first {lacking[0]!r}; such data can only be shown as mix=released"
+                )
+
+    def assign(self, ids: Sequence[str], seed: int) -> dict[str, str]:
+        """One view for each example: shares by largest remainder, who gets which by a hash of seed and id."""
+        order = sorted(ids, key=lambda name: hashlib.sha256(f"view:{seed}:{name}".encode()).digest())
+        views = [v for v, number in largest_remainder(self.view_shares, len(ids)).items() for _ in range(number)]
+        return dict(zip(order, views, strict=True))
+
+    def choose_contrasts(self, examples: Sequence[Example]) -> tuple[list[Example], Counter[str]]:
+        """The largest subset, in order, whose pairs differ in the shares of `contrasts`; and what was left out.
+
+        Raises:
+            DataError: no example has one of the contrasts.
+        """
+        if not self.contrasts:
+            return list(examples), Counter()
+        every = {name for e in examples for name in (*e.contrast, *(p.dimension for p in e.preferences))}
+        of_example = [contrast_name(example.contrast, every) for example in examples]
+        found = Counter(of_example)
+        shares = {_in_order(name): share for name, share in self.contrast_shares.items()}
+        absent = [name for name in shares if not found[name]]
+        if absent:
+            raise DataError(
+                f"mix.contrasts.{absent[0]}: no pair differs in exactly that; the data has"
+                f" {dict(found) or 'no pairs'} ('' is a pair that does not say)"
+            )
+        size = min(int(found[name] / share + 1e-9) for name, share in shares.items())
+        left = largest_remainder(shares, size)
+        chosen: list[Example] = []
+        for example, name in zip(examples, of_example, strict=True):
+            if left.get(name, 0):
+                left[name] -= 1
+                chosen.append(example)
+        return chosen, Counter({"other_contrast": len(examples) - len(chosen)} if len(chosen) < len(examples) else {})
+
+
+def show(example: Example, view: str, source: DataSource) -> Example:
+    """The example under the system message of a view, as its source words it."""
+    if view == RELEASED:
+        return example
+    if view in (DEFAULT, NONE):
+        return replace(example, system=source.default_message if view == DEFAULT else None)
+    wanted = [p for p in example.preferences if view == ALL or p.dimension in view.split("+")]
+    return replace(example, system=source.system_message(example, wanted))
+
+
+def contrast_name(dimensions: Iterable[str], every: set[str]) -> str:
+    """The name of a contrast: "all", or its dimensions joined by "+" in alphabetical order."""
+    names = set(dimensions)
+    return ALL if names and names == every else "+".join(sorted(names))
+
+
+def _in_order(contrast: str) -> str:
+    return "+".join(sorted(contrast.split("+")))
+
+
+def _states(example: Example, view: str) -> bool:
+    stated = {p.dimension for p in example.preferences}
+    return bool(stated) if view == ALL else set(view.split("+")) <= stated

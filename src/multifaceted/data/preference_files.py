@@ -1,0 +1,112 @@
+"""Examples from files in the shapes found in the wild."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multifaceted.data.files import files_of, read_rows, stem_of
+from multifaceted.data.rows import COLUMNS, example_of
+from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
+from multifaceted.mini.holdout import position
+from multifaceted.records import Example
+
+
+@dataclass(kw_only=True, slots=True)
+class PreferenceFiles(DataSource):
+    """Rows of JSON Lines, JSON and Parquet files, gzipped or not. The seed changes nothing.
+
+    Attributes:
+        train_file: files, folders of files, or data sets of the hub (`hf://datasets/<owner>/<name>`).
+        validation_file: where it is missing, a share of the instructions in `train_file` is held out.
+        validation_share: that share; a hash of the instruction decides, so rows that share one stay on one side,
+            whatever their system messages.
+        columns: our names of columns to those of the files, where they differ; null for one that is not to be read.
+        max_examples: read only so many good rows of `train_file`, and of `validation_file`.
+    """
+
+    train_file: Path | list[Path]
+    validation_file: Path | None = None
+    validation_share: float = 0.05
+    columns: dict[str, str | None] = field(default_factory=dict)
+    max_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share is {self.validation_share}; it must be between 0 and 1")
+        if self.max_examples is not None and self.max_examples < 1:
+            raise ValueError(f"max_examples is {self.max_examples}; it must be at least 1")
+        for name in self.columns:
+            if name not in COLUMNS:
+                raise ValueError(f"columns has {name!r}, which is not ours; ours are {', '.join(COLUMNS)}")
+
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
+        """Rows of `train_file`, less those held out."""
+        examples = self._read(self._train_files, bad)
+        if self.validation_file is not None:
+            return examples
+        return [example for example in examples if not self._is_held_out(example)]
+
+    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+        """Rows of `validation_file`, or those held out of `train_file`."""
+        if self.validation_file is not None:
+            return self._read([self.validation_file], bad)
+        # A row that cannot be read has no prompt to place it by; it is counted as one of training.
+        examples = self._read(self._train_files, BadRows(policy=OnBadRow.DROP))
+        held_out = [example for example in examples if self._is_held_out(example)]
+        if not held_out:
+            raise DataError(
+                f"none of {len(examples)} rows is held out at data.source.validation_share={self.validation_share};"
+                " raise it or name a data.source.validation_file"
+            )
+        return held_out
+
+    @property
+    def _train_files(self) -> list[Path]:
+        named = self.train_file if isinstance(self.train_file, list) else [self.train_file]
+        return [file for path in named for file in files_of(path)]
+
+    def _is_held_out(self, example: Example) -> bool:
+        instruction = [(turn.role, turn.content) for turn in example.turns]
+        return position("instruction", json.dumps(instruction)) < self.validation_share
+
+    def _read(self, files: list[Path], bad: BadRows) -> list[Example]:
+        examples: list[Example] = []
+        place_of: dict[str, str] = {}
+        found: set[str] = set()
+        for path in files:
+            stem = self._stem(path)
+            for row in read_rows(path, bad):
+                with bad.row(row.where):
+                    example = example_of(row.value, self.columns, name=f"{stem}:{row.number}", source=stem)
+                    check_example(example)
+                    if example.id in place_of:
+                        raise BadRowError(
+                            "duplicate_id",
+                            f"id {example.id!r} is also that of {place_of[example.id]}; make ids unique, or leave them"
+                            " unread: data.source.columns={id: null}",
+                        )
+                    place_of[example.id] = row.where
+                    found |= row.value.keys()
+                    examples.append(example)
+                if len(examples) == self.max_examples:
+                    return examples
+        self._refuse_absent(found, files)
+        return examples
+
+    def _stem(self, path: Path) -> str:
+        """What rows of a file are called by: its stem, or its path where another file has the same stem."""
+        files = {*self._train_files, *([self.validation_file] if self.validation_file else [])}
+        return stem_of(path) if Counter(map(stem_of, files))[stem_of(path)] == 1 else str(path)
+
+    def _refuse_absent(self, found: set[str], files: list[Path]) -> None:
+        """A misspelt name of an optional column would otherwise leave it out in silence."""
+        for ours, theirs in self.columns.items():
+            if found and theirs is not None and theirs not in found:
+                raise DataError(
+                    f"data.source.columns.{ours}={theirs!r} is a column of no row in {', '.join(map(str, files))};"
+                    f" found {', '.join(sorted(found))}"
+                )

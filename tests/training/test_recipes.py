@@ -1,0 +1,156 @@
+"""The paper's recipes: two steps each with a tiny model and files, alone and on two ranks, from the stage before."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from multifaceted.config import build, to_plain
+from multifaceted.mini import world
+from multifaceted.model.tokenizer import train_tokenizer
+from multifaceted.records import METRICS, read_jsonl
+from multifaceted.training.config import TrainConfig
+from multifaceted.training.launch import launch
+from multifaceted.training.ranks import joined
+from multifaceted.training.run import run
+from tests.conftest import composed
+
+RECIPES = ["sft", "sft_small", "sft_epoch1", "orpo", "dpo", "rm_stage1", "rm_stage2"]
+FROM = {"dpo": "sft_small", "rm_stage1": "sft_epoch1", "rm_stage2": "rm_stage1"}
+EVERY = ["style", "background_knowledge", "informativeness", "harmlessness"]
+BLENDED = ("hh_rlhf", "oasst1", "webgpt")
+
+
+def rows(shape, number):
+    """Rows of the mini world in the shape of a released collection."""
+    for example in world.collection([EVERY] * number, 0):
+        prompt, stated = example.turns[0].content, {"system": example.system, "main_source": "nectar"}
+        if shape == "output":
+            preferences = [
+                {k: getattr(p, k) for k in ("dimension", "subdimension", "preference", "description")}
+                for p in example.preferences
+            ]
+            yield stated | {"prompt": prompt, "output": example.chosen, "preference_set": preferences}
+        elif shape == "messages":
+            asked = [{"role": "user", "content": prompt}]
+            answers = {"chosen": example.chosen, "rejected": example.rejected[0]}
+            told = {k: [*asked, {"role": "assistant", "content": text}] for k, text in answers.items()}
+            yield stated | {"prompt": prompt, **told}
+        else:
+            yield {
+                k: f"\n\nHuman: {prompt}\n\nAssistant: {text}"
+                for k, text in (("chosen", example.chosen), ("rejected", example.rejected[0]))
+            }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A tiny Mistral from scratch as a folder of the hub's kind, and files in each shape."""
+    root = tmp_path_factory.mktemp("recipes")
+    files = {}
+    for shape in ("output", "messages", "transcript"):
+        files[shape] = root / f"{shape}.jsonl"
+        files[shape].write_text("".join(json.dumps(row) + "\n" for row in rows(shape, 60)))
+    texts = [value for row in rows("transcript", 60) for value in row.values()]
+    tokenizer = train_tokenizer([*texts, *(row["system"] for row in rows("output", 60))], 500)
+    config = AutoConfig.for_model(
+        "mistral", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=8192, sliding_window=None,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(root / "base")
+    tokenizer.save_pretrained(root / "base")
+    return root, files
+
+
+def recipe(tiny, outputs, name, *overrides):
+    """The committed recipe with nothing changed but where it runs, its model, its files and its length."""
+    root, files = tiny
+    shape = "transcript" if name == "rm_stage2" else "output" if name.startswith("sft") else "messages"
+    sources = [f"data.source.sources.{part}" for part in BLENDED] if name == "rm_stage2" else ["data.source"]
+    settings = [
+        "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true", "max_steps=2",
+        f"model.name={root}/base", f"paths.outputs={outputs}", f"paths.cache={root}/cache", "batch.examples=4",
+        "checkpoint.every_steps=null", "optimizer.lr=1e-3", "schedule.warmup_steps=null", "schedule.warmup_share=null",
+        *(f"{source}.train_file={files[shape]}" for source in sources),
+        *(f"{source}.validation_share=0.2" for source in sources),
+        *(["data.source.num_examples=40"] if name == "rm_stage2" else []),
+        *([f"start={outputs}/{FROM[name]}"] if name in FROM else []),
+    ]  # fmt: skip
+    config = build(composed("train", [f"+experiment=janus/{name}", *settings, *overrides]), TrainConfig)
+    return to_plain(config), outputs / name
+
+
+def run_all(jobs):
+    """One after the other, on every rank."""
+    with joined("cpu", alone=True):
+        return [
+            run(build({k: v for k, v in plain.items() if k != "_target_"}, TrainConfig), plain, folder)
+            for plain, folder in jobs
+        ]
+
+
+def curve(folder):
+    return [row["train/loss"] for row in read_jsonl(folder / METRICS) if "train/loss" in row]
+
+
+def weights(folder):
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+def test_every_recipe_runs_and_two_ranks_agree(tiny, tmp_path):
+    alone = run_all([recipe(tiny, tmp_path / "one", name) for name in RECIPES])
+    jobs = [recipe(tiny, tmp_path / "two", name, "trainer.devices=2") for name in RECIPES]
+    together = launch(2, run_all, jobs)
+    for name, one, two in zip(RECIPES, alone, together, strict=True):
+        assert one.summary["steps"] == 2 and curve(two.folder) == pytest.approx(curve(one.folder), abs=1e-5), name
+        kind = AutoModelForSequenceClassification if name.startswith("rm") else AutoModelForCausalLM
+        assert kind.from_pretrained(two.exported).config.architectures == [
+            "MistralForSequenceClassification" if name.startswith("rm") else "MistralForCausalLM"
+        ]
+    by_name = dict(zip(RECIPES, alone, strict=True))
+    assert curve(by_name["dpo"].folder)[0] == pytest.approx(0.693147, abs=1e-5)
+    sources = {key for key in by_name["rm_stage2"].summary if key.startswith("val/pair_accuracy/")}
+    assert sources == {f"val/pair_accuracy/{name}" for name in BLENDED}
+
+
+def test_stage_two_keeps_the_head_of_stage_one(tiny, tmp_path):
+    first, second = run_all(
+        [
+            recipe(tiny, tmp_path, "sft_epoch1"),
+            recipe(tiny, tmp_path, "rm_stage1"),
+            recipe(tiny, tmp_path, "rm_stage2", "optimizer.lr=1e-12"),
+        ]
+    )[1:]
+    before, after = weights(first.exported), weights(second.exported)
+    assert torch.allclose(before["score.weight"], after["score.weight"], atol=1e-9)
+    assert before["score.weight"].abs().max() > 1e-3
+
+
+def test_a_recipe_refuses_a_model_of_another_scale():
+    with pytest.raises(ValueError, match="settings are for pretrained models, and this is a mini one"):
+        build(composed("train", ["+experiment=janus/sft", "model=mini"]), TrainConfig)
+
+
+@pytest.mark.parametrize("per_instruction", [1, 2, 3])
+def test_system_messages_per_instruction_are_an_option_of_the_data(tiny, tmp_path, per_instruction):
+    three = [row | {"system": f"{row['system']} Take {i}."} for row in rows("output", 20) for i in range(3)]
+    (tmp_path / "three.jsonl").write_text("".join(json.dumps(row) + "\n" for row in three))
+    settings = [f"data.per_instruction={per_instruction}", f"data.source.train_file={tmp_path}/three.jsonl"]
+    plain, folder = recipe(tiny, tmp_path, "sft", *settings)
+    summary = run_all([(plain, folder)])[0].summary
+    held_out = summary["validation_view/released"]
+    assert held_out % 3 == 0
+    assert summary["examples"] == (60 - held_out) // 3 * per_instruction
+    assert summary.get("dropped/per_instruction", 0) == (60 - held_out) // 3 * (3 - per_instruction)
+
+
+@pytest.mark.parametrize("mix", ["none", "default", "style"])
+def test_what_the_system_message_says_is_an_option_too(tiny, tmp_path, mix):
+    plain, folder = recipe(tiny, tmp_path, "sft", f"mix={mix}")
+    summary = run_all([(plain, folder)])[0].summary
+    assert summary[f"view/{mix}"] == summary["examples"]
