@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
-from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import counts
@@ -36,18 +28,16 @@ from multifaceted.records import (
     read_jsonl,
     write_json,
 )
-from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
-from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights, remove_leftovers
+from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
-from multifaceted.training.folder import State, open_run_folder
+from multifaceted.training.fit import Prepared, fit
+from multifaceted.training.folder import RunFolderError, State, open_run_folder
 from multifaceted.training.module import PreferenceModule, stream_seed
 from multifaceted.training.ranks import Ranks, joined
 from multifaceted.training.reference import reference_logps
-from multifaceted.training.saving import Checkpoints, best_of
+from multifaceted.training.saving import best_of
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.training.tracking import run_facts
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,17 +50,6 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
     interrupted_by: signal.Signals | None = None
     was_finished: bool = False
-
-
-@dataclass(kw_only=True, slots=True)
-class Prepared:
-    """What a fit needs, built before it starts."""
-
-    tokenizer: PreTrainedTokenizerBase
-    module: PreferenceModule
-    batches: TrainingBatches
-    pairs: EvaluationBatches
-    counts: dict[str, int]
 
 
 def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
@@ -97,7 +76,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
     prepared = _prepare(config, start, folder, ranks)
-    fitted = _fit(config, plain, folder, prepared, ranks)
+    fitted = fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
         return outcome
@@ -128,8 +107,7 @@ def _prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks) -> P
     """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
     train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
-    if ranks.is_first:
-        _write_facts(config, folder, [*train.examples, *validation.examples])
+    ranks.from_first(lambda: _write_facts(config, start, folder, [*train.examples, *validation.examples]))
     tokenizer = start.source.load_tokenizer(texts_of(train.examples))
     order = stream_seed(config.seed, "views")
     encoded = config.data.encode(train, config.mix, order, tokenizer, with_rejected=needs_rejected)
@@ -173,100 +151,27 @@ def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> 
         )
 
 
-@dataclass(kw_only=True, slots=True)
-class _Fitted:
-    examples_per_second: float
-    stopped_by: signal.Signals | None
+def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: list[Example]) -> None:
+    """Write `run.json`, or check that what the run continues on is what it began with.
 
-
-class _From(Sampler[int]):
-    """Positions from `start` on, of a sequence whose full length Lightning must know."""
-
-    def __init__(self, start: int, length: int) -> None:
-        self.start, self.length = start, length
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.length))
-
-    def __len__(self) -> int:
-        return self.length
-
-
-def _fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared, ranks: Ranks) -> _Fitted:
-    """Fit, or continue from the latest checkpoint."""
-    batches = prepared.batches
-    saved = folder / CHECKPOINTS
-    if ranks.is_first:
-        remove_leftovers(saved)
-        log.info("%s examples, %s steps", len(batches.trees), batches.num_steps)
-    ranks.barrier()
-    latest = next(reversed(checkpoints(saved)), None)
-    step = latest.step if latest else 0
-    if step >= batches.num_steps:
-        return _Fitted(examples_per_second=0.0, stopped_by=None)
-    if step and ranks.is_first:
-        log.info("resuming at step %s of %s", step, batches.num_steps)
-    prepared.module.train()
-    progress, stop = Progress(batches.num_steps), StopOnSignal(ranks)
-    defaults = {
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    with _loggers(config, plain, folder, step, ranks) as loggers:
-        trainer = Trainer(
-            **{**defaults, **config.trainer, **config.strategy.trainer_arguments(ranks, config.precision)},
-            max_epochs=1,  # one long epoch: the batches hold all of ours
-            accumulate_grad_batches=batches.micro_per_step,
-            gradient_clip_val=config.clip_norm,
-            val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
-            check_val_every_n_epoch=None,
-            use_distributed_sampler=False,
-            logger=loggers,
-            callbacks=[
-                progress,
-                *config.callbacks.values(),
-                stop,
-                Checkpoints(saved, config.checkpoint, config.validation, batches.micro_per_step, ranks),
-            ],
-        )
-        trainer.fit(
-            prepared.module,
-            DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
-            DataLoader(prepared.pairs, batch_size=None),
-            ckpt_path=str(latest.folder) if latest else None,
-            weights_only=True,
-        )
-    stop.pass_on_late()
-    return _Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
-
-
-@contextlib.contextmanager
-def _loggers(
-    config: TrainConfig, plain: dict[str, Any], folder: Path, step: int, ranks: Ranks
-) -> Iterator[list[Logger]]:
-    """`metrics.jsonl` and the tracker, on the first rank; the tracker is closed at the end."""
-    if not ranks.is_first:
-        yield []
-        return
-    tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
-    try:
-        yield [JsonlLogger(folder, step), *([tracker] if tracker else [])]
-    finally:
-        if tracker is not None:
-            tracker.experiment.finish()
-
-
-def _write_facts(config: TrainConfig, folder: Path, examples: list[Example]) -> None:
-    if (folder / RUN).exists():
-        return
+    Raises:
+        RunFolderError: its data, or the weights below its adapter, have changed.
+    """
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode())
-    facts = run_facts(config.seed)
+    ours = {"data_fingerprint": digest.hexdigest()[:16], "base_fingerprint": start.base and start.base.fingerprint}
+    if (folder / RUN).exists():
+        theirs = read_json(folder / RUN)
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise RunFolderError(
+                    f"{folder} began with other {'data' if key.startswith('data') else 'weights below its adapter'}"
+                    f" ({key}: {theirs[key]} -> {value}); restore them, or start anew with overwrite=true"
+                )
+        return
     identity = hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]
-    write_json(folder / RUN, {**facts, "data_fingerprint": digest.hexdigest()[:16], "wandb_id": identity})
+    write_json(folder / RUN, {**run_facts(config.seed), **ours, "wandb_id": identity})
 
 
 def _checkpoint_to_export(config: TrainConfig, folder: Path) -> Checkpoint:

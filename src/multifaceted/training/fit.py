@@ -1,0 +1,125 @@
+"""A fit with Lightning's Trainer, from its beginning or from the latest checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from multifaceted.data.batches import EvaluationBatches, TrainingBatches
+from multifaceted.records import CHECKPOINTS, RUN, read_json
+from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
+from multifaceted.training.checkpoint import checkpoints, remove_leftovers
+from multifaceted.training.config import TrainConfig
+from multifaceted.training.module import PreferenceModule
+from multifaceted.training.ranks import Ranks
+from multifaceted.training.saving import Checkpoints
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Prepared:
+    """What a fit needs, built before it starts."""
+
+    tokenizer: PreTrainedTokenizerBase
+    module: PreferenceModule
+    batches: TrainingBatches
+    pairs: EvaluationBatches
+    counts: dict[str, int]
+
+
+@dataclass(kw_only=True, slots=True)
+class Fitted:
+    """How a fit ended. `examples_per_second` is None where nothing was left to train."""
+
+    examples_per_second: float | None = None
+    stopped_by: signal.Signals | None = None
+
+
+class _From(Sampler[int]):
+    """Positions from `start` on, of a sequence whose full length Lightning must know."""
+
+    def __init__(self, start: int, length: int) -> None:
+        self.start, self.length = start, length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared, ranks: Ranks) -> Fitted:
+    """Fit, or continue from the latest checkpoint."""
+    batches = prepared.batches
+    saved = folder / CHECKPOINTS
+    if ranks.is_first:
+        remove_leftovers(saved)
+        log.info("%s examples, %s steps", len(batches.trees), batches.num_steps)
+    ranks.barrier()
+    latest = next(reversed(checkpoints(saved)), None)
+    step = latest.step if latest else 0
+    if step >= batches.num_steps:
+        return Fitted()
+    if step and ranks.is_first:
+        log.info("resuming at step %s of %s", step, batches.num_steps)
+    prepared.module.train()
+    progress, stop = Progress(batches.num_steps), StopOnSignal(ranks)
+    defaults = {
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with _loggers(config, plain, folder, step, ranks) as loggers:
+        trainer = Trainer(
+            **{**defaults, **config.trainer, **config.strategy.trainer_arguments(ranks, config.precision)},
+            max_epochs=1,  # one long epoch: the batches hold all of ours
+            accumulate_grad_batches=batches.micro_per_step,
+            gradient_clip_val=config.clip_norm,
+            val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
+            check_val_every_n_epoch=None,
+            use_distributed_sampler=False,
+            logger=loggers,
+            callbacks=[
+                progress,
+                *config.callbacks.values(),
+                stop,
+                Checkpoints(saved, config.checkpoint, config.validation, batches.micro_per_step, ranks),
+            ],
+        )
+        trainer.fit(
+            prepared.module,
+            DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
+            DataLoader(prepared.pairs, batch_size=None),
+            ckpt_path=str(latest.folder) if latest else None,
+            weights_only=True,
+        )
+    stop.pass_on_late()
+    return Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
+
+
+@contextlib.contextmanager
+def _loggers(
+    config: TrainConfig, plain: dict[str, Any], folder: Path, step: int, ranks: Ranks
+) -> Iterator[list[Logger]]:
+    """`metrics.jsonl` and the tracker, on the first rank; the tracker is closed at the end."""
+    if not ranks.is_first:
+        yield []
+        return
+    tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
+    try:
+        yield [JsonlLogger(folder, step), *([tracker] if tracker else [])]
+    finally:
+        if tracker is not None:
+            tracker.experiment.finish()
