@@ -164,7 +164,7 @@ def _guarded(stage: Callable[[], int]) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    """Say why a stage failed, in a sweep also to the table at its end."""
+    """Say why a stage failed, a rank other than the first with its number; in a sweep also to the table at its end."""
     log.debug("failed", exc_info=True)
     rank = int(os.environ.get("RANK", "0"))
     print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)

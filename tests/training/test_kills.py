@@ -46,6 +46,7 @@ IS_MOMENT = {
     "inside an accumulation window": lambda arguments: arguments[-1] % MICRO_PER_STEP == 1,
     "after an optimizer step, before anything is saved": lambda arguments: arguments[-1] % MICRO_PER_STEP == 1,
     "while an old checkpoint is deleted": lambda arguments: arguments[0].name.endswith(".deleted"),
+    "between the export and the summary": lambda arguments: arguments[0].name == SUMMARY,
 }
 """Which of its calls are meant, by their arguments, where not all are."""
 

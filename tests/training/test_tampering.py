@@ -1,12 +1,13 @@
 """Checkpoints and policies that were cut off, mixed up or poisoned: refused with a remedy, and never executed."""
 
+import json
 import os
 import pickle
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from multifaceted.training.checkpoint import CheckpointError, checkpoints
 from multifaceted.training.folder import RunFolderError
@@ -170,6 +171,37 @@ def test_where_and_how_a_run_is_kept_may_change(stopped):
     run = stopped()
     run("checkpoint.keep=3", "logger.group=other", "paths.cache=/nowhere", "trainer.devices=1", "strategy=fsdp")
     assert len(checkpoints(run.folder / "checkpoints")) == 3
+
+
+def test_data_that_changed_under_the_same_config(trained, tmp_path, monkeypatch):
+    rows = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No."} for i in range(12)]
+    train, validation = tmp_path / "train.jsonl", tmp_path / "validation.jsonl"
+    files = [f"data.source.train_file={train}", f"data.source.validation_file={validation}", "data.max_length=64"]
+    files.append("data=preference_files")
+
+    def attempt():
+        for path, part in ((train, rows[:8]), (validation, rows[8:])):
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in part))
+        return trained("orpo", *files, "num_epochs=2", folder=tmp_path / "run", without=["data."])
+
+    with monkeypatch.context() as patched:
+        SignalAt(patched, step=1, number=15)
+        attempt()
+    rows[3]["chosen"] = "It is four."
+    with pytest.raises(RunFolderError, match=r"began with other data \(data_fingerprint: \w+ -> \w+\)"):
+        attempt()
+    rows[3]["chosen"] = "It is 3."
+    assert attempt().summary["steps"] == 4
+
+
+def test_weights_that_changed_below_an_adapter(stopped, tiny_run, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(tiny_run.exported, start)
+    run = stopped("run", "adapter=lora", f"start={start}", "optimizer=adamw", "optimizer.lr=1e-3")
+    weights = load_file(start / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, start / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RunFolderError, match=r"began with other weights below its adapter \(base_fingerprint"):
+        run()
 
 
 def test_what_a_run_is_may_not_change(stopped):

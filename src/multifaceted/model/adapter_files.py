@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from multifaceted.model.adapter import NAME, Adapter
 from multifaceted.model.sharded import HEAD, barrier
 from multifaceted.model.weights import adapter_weights, laid_out_like, whole
-from multifaceted.records import ADAPTER, VERSION, read_json, write_json
+from multifaceted.records import ADAPTER, VERSION, put_in_place, read_json, write_json
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 PREFIX = "base_model.model."
@@ -51,7 +50,7 @@ def write_adapter(model: PreTrainedModel, base: Base, folder: Path, *, is_first:
         write_json(partial / CONFIG, _config(model, base))
         write_json(partial / BASE, {"version": VERSION, **asdict(base)})
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        put_in_place(partial, folder)
     barrier()
 
 

@@ -1,4 +1,4 @@
-"""The fit itself: Lightning's Trainer over the batches of the whole run, from the latest checkpoint on."""
+"""A fit with Lightning's Trainer, from its beginning or from the latest checkpoint."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Prepared:
 
 @dataclass(kw_only=True, slots=True)
 class Fitted:
-    """How a fit ended, and how fast it was: validation and what an earlier process did are not in it."""
+    """How a fit ended. `examples_per_second` is None where nothing was left to train."""
 
-    examples_per_second: float
-    stopped_by: signal.Signals | None
+    examples_per_second: float | None = None
+    stopped_by: signal.Signals | None = None
 
 
 class _From(Sampler[int]):
@@ -70,7 +70,7 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
     latest = next(reversed(checkpoints(saved)), None)
     step = latest.step if latest else 0
     if step >= batches.num_steps:
-        return Fitted(examples_per_second=0.0, stopped_by=None)
+        return Fitted()
     if step and ranks.is_first:
         log.info("resuming at step %s of %s", step, batches.num_steps)
     prepared.module.train()

@@ -31,7 +31,7 @@ from multifaceted.records import (
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import Prepared, fit
-from multifaceted.training.folder import State, open_run_folder
+from multifaceted.training.folder import RunFolderError, State, open_run_folder
 from multifaceted.training.module import PreferenceModule, stream_seed
 from multifaceted.training.ranks import Ranks, joined
 from multifaceted.training.reference import reference_logps
@@ -107,8 +107,7 @@ def _prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks) -> P
     """Data to tokens, weights, reference values: everything that can fail before training does so here."""
     needs_rejected = config.objective.needs_rejected
     train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
-    if ranks.is_first:
-        _write_facts(config, folder, [*train.examples, *validation.examples])
+    ranks.from_first(lambda: _write_facts(config, start, folder, [*train.examples, *validation.examples]))
     tokenizer = start.source.load_tokenizer(texts_of(train.examples))
     order = stream_seed(config.seed, "views")
     encoded = config.data.encode(train, config.mix, order, tokenizer, with_rejected=needs_rejected)
@@ -152,15 +151,27 @@ def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> 
         )
 
 
-def _write_facts(config: TrainConfig, folder: Path, examples: list[Example]) -> None:
-    if (folder / RUN).exists():
-        return
+def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: list[Example]) -> None:
+    """Write `run.json`, or check that what the run continues on is what it began with.
+
+    Raises:
+        RunFolderError: its data, or the weights below its adapter, have changed.
+    """
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode())
-    facts = run_facts(config.seed)
+    ours = {"data_fingerprint": digest.hexdigest()[:16], "base_fingerprint": start.base and start.base.fingerprint}
+    if (folder / RUN).exists():
+        theirs = read_json(folder / RUN)
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise RunFolderError(
+                    f"{folder} began with other {'data' if key.startswith('data') else 'weights below its adapter'}"
+                    f" ({key}: {theirs[key]} -> {value}); restore them, or start anew with overwrite=true"
+                )
+        return
     identity = hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]
-    write_json(folder / RUN, {**facts, "data_fingerprint": digest.hexdigest()[:16], "wandb_id": identity})
+    write_json(folder / RUN, {**run_facts(config.seed), **ours, "wandb_id": identity})
 
 
 def _checkpoint_to_export(config: TrainConfig, folder: Path) -> Checkpoint:
