@@ -17,7 +17,7 @@ from multifaceted.training.module import NonFiniteLossError
 from tests.conftest import CONF, composed
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-STARTS_FROM_SFT = {"dpo", "reward_model"}
+STARTS_FROM_SFT = {"dpo", "dpo_contrast", "reward_model"}
 """The janus recipes have a file of their own."""
 
 
