@@ -34,16 +34,26 @@ def train(config: DictConfig) -> int:
     from multifaceted.training.ranks import launched_externally
     from multifaceted.training.run import run
 
+    if launched_externally() and (_in_sweep() or config[EVALUATE_AFTER] is not None):
+        # Ranks that fail alone would wait for each other from different jobs.
+        print(
+            f"error: a sweep and {EVALUATE_AFTER} start their own ranks; leave torchrun or srun out"
+            " and set trainer.devices",
+            file=sys.stderr,
+        )
+        sys.exit(REFUSED)
+
     def stage() -> int:
         typed = build(config, TrainConfig)
         folder = _run_folder(typed.paths.outputs)
-        (folder / FAILURE).unlink(missing_ok=True)
+        if _in_sweep():
+            (folder / FAILURE).unlink(missing_ok=True)
         next_stage = _evaluation_of(
             folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
         )
         _log_to(folder)
         if typed.num_devices > 1 and not launched_externally():
-            outcome = _run_on_ranks(typed.num_devices, to_plain(typed), folder)
+            outcome = _run_on_ranks(typed.num_devices, to_plain(typed), list(config.trust), folder)
         else:
             outcome = run(typed, to_plain(typed), folder)
         return _finish(outcome, next_stage)
@@ -86,20 +96,20 @@ def _finish(outcome: Outcome, next_stage: EvalConfig | None) -> int:
     return OK
 
 
-def _run_on_ranks(num_ranks: int, plain: dict[str, Any], folder: Path) -> Any:
+def _run_on_ranks(num_ranks: int, plain: dict[str, Any], trust: list[str], folder: Path) -> Any:
     """Train on several ranks of this machine; they read the composed config instead of composing it again."""
     from multifaceted.training.launch import launch
 
-    return launch(num_ranks, _rank, plain, folder)
+    return launch(num_ranks, _rank, plain, trust, folder)
 
 
-def _rank(plain: dict[str, Any], folder: Path) -> Any:
+def _rank(plain: dict[str, Any], trust: list[str], folder: Path) -> Any:
     """What a launched rank does."""
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import run
 
     _log_to(folder)
-    typed = build({key: value for key, value in plain.items() if key != TARGET}, TrainConfig)
+    typed = build({key: value for key, value in plain.items() if key != TARGET} | {"trust": trust}, TrainConfig)
     return run(typed, plain, folder)
 
 

@@ -102,10 +102,14 @@ def test_a_folder_means_its_data_files(tmp_path):
     with pytest.raises(DataError, match="holds no data files"):
         files_of(tmp_path)
     (tmp_path / "data").mkdir()
-    for name in ("README.md", "b.jsonl", "data/a.parquet"):
+    for name in ("README.md", "dataset_infos.json", "b.jsonl", "c.json", "data/a.parquet"):
         (tmp_path / name).write_text("{}")
-    assert files_of(tmp_path) == [tmp_path / "b.jsonl", tmp_path / "data" / "a.parquet"]
-    assert files_of(tmp_path / "README.md") == [tmp_path / "README.md"]
+    found = {"b": tmp_path / "b.jsonl", "c": tmp_path / "c.json", "data/a": tmp_path / "data" / "a.parquet"}
+    assert files_of(tmp_path) == found
+    assert files_of(tmp_path / "README.md") == {"README": tmp_path / "README.md"}
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(DataError, match="differ in their format only"):
+        files_of(tmp_path)
 
 
 def test_a_data_set_that_cannot_be_had_is_named():

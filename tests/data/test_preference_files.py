@@ -173,3 +173,13 @@ def test_files_train_and_what_was_left_out_is_in_the_summary(trained, tmp_path):
     assert outcome.summary["examples"] == 20
     assert summary == {"dropped/empty_response": 1, "dropped/special_token": 1, "validation_dropped/equal_responses": 1}
     assert json.loads((outcome.folder / "summary.json").read_text())["dropped/special_token"] == 1
+
+
+def test_rows_of_a_folder_are_called_by_what_is_named_not_by_where_it_lies(tmp_path):
+    ids = []
+    for place in ("here", "there"):
+        (tmp_path / place / "set" / "data").mkdir(parents=True)
+        write(tmp_path / place / "set" / "data" / "train.jsonl", ROWS[:20])
+        train, _, _ = sides(source(tmp_path / place / "set"))
+        ids.append([example.id for example in train])
+    assert ids[0] == ids[1] and ids[0][0].startswith("data/train:")

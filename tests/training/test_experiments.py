@@ -171,3 +171,46 @@ def test_the_written_config_rebuilds_the_run(trained):
 
 def test_composing_is_enough_to_name_a_run():
     assert composed("train", ["+experiment=dpo"]).start == "outputs/sft"
+
+
+def test_a_job_started_again_by_its_launcher_does_not_overwrite_again(trained, monkeypatch):
+    first = trained("orpo", "max_steps=2")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert trained("orpo", "max_steps=2", "overwrite=true").was_finished
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert not trained("orpo", "max_steps=2", "overwrite=true").was_finished and first.summary
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_once(trained):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match="torch sees no NVIDIA GPU here; set trainer=cpu"):
+        trained("sft", "trainer=gpu", without=["trainer."])
+
+
+def test_a_start_that_changed_underneath_is_refused(trained, tiny_run, tmp_path):
+    import shutil
+
+    start = tmp_path / "start"
+    shutil.copytree(tiny_run.exported, start)
+    outcome = trained("dpo", f"start={start}", "max_steps=2")
+    (outcome.folder / SUMMARY).unlink()
+    other = trained("sft", "seed=5", "max_steps=1", folder=tmp_path / "other")
+    shutil.copy(other.exported / "model.safetensors", start / "model.safetensors")
+    with pytest.raises(RunFolderError, match=r"began with other weights to start from \(base_fingerprint"):
+        trained("dpo", f"start={start}", "max_steps=2")
+
+
+def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path):
+    """In bf16 as in fp32 a policy that equals its reference has no margin; each arithmetic has a file of its own."""
+    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+        settings = [
+            f"start={tiny_run.folder}",
+            "max_steps=1",
+            f"trainer.precision={precision}",
+            "batch.micro_examples=4",
+        ]
+        outcome = trained("dpo", *settings, "objective.beta=1", folder=tmp_path / precision)
+        margin = next(row["train/margin"] for row in read_jsonl(outcome.folder / METRICS) if "train/margin" in row)
+        assert margin == pytest.approx(0, abs=1e-4 if precision == "32-true" else 0.5), precision
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from multifaceted.data.shares import largest_remainder, shares_of
 from multifaceted.data.source import BadRows, DataError, DataSource
-from multifaceted.records import Example
+from multifaceted.records import Example, StatedPreference
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +58,10 @@ class Blend(DataSource):
     def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """The validation examples of every source."""
         return [e for name, source in self.sources.items() for e in _named(source.validation(seed, bad), name)]
+
+    def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
+        """In the words of the example's own source."""
+        return self.sources[example.source].system_message(example, preferences)
 
 
 def thin(examples: Sequence[Example], per_instruction: int | None) -> tuple[list[Example], Counter[str]]:

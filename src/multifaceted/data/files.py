@@ -20,7 +20,9 @@ from multifaceted.data.source import BadRowError, BadRows, DataError
 
 HUB = "hf:/datasets/"
 """How a `Path` spells hf://datasets/."""
-DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json.gz"]
+DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz"]
+DESCRIPTION = "dataset_info*.json"
+"""What older data sets of the hub say about themselves."""
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
 
 
@@ -43,8 +45,11 @@ def stem_of(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> dict[str, Path]:
     """The files that a path names: itself, or the data files in a folder or in a data set of the hub.
+
+    Returns:
+        What rows are called by, to their file: its stem, in a folder with the folders below that one.
 
     Args:
         path: `hf://datasets/<owner>/<name>[@revision]` is downloaded once, into the hub's cache.
@@ -63,8 +68,11 @@ def files_of(path: Path) -> list[Path]:
             reason = str(error).splitlines()[0]
             raise DataError(f"the hub's data set {name} cannot be had: {reason}. Or name files you have") from error
     if not path.is_dir():
-        return [path]
-    found = sorted(file for pattern in DATA_FILES for file in path.rglob(pattern))
+        return {stem_of(path): path}
+    files = sorted(file for pattern in DATA_FILES for file in path.rglob(pattern) if not file.match(DESCRIPTION))
+    found = {(file.relative_to(path).parent / stem_of(file)).as_posix(): file for file in files}
+    if len(found) < len(files):
+        raise DataError(f"{path} holds files that differ in their format only; keep one of each")
     if not found:
         raise DataError(f"{path} holds no data files ({', '.join(DATA_FILES)}); name a folder or a file with rows")
     return found

@@ -73,12 +73,14 @@ class Mix:
 
     def assign(self, ids: Sequence[str], seed: int) -> dict[str, str]:
         """One view for each example: shares by largest remainder, who gets which by a hash of seed and id."""
-        order = sorted(ids, key=lambda name: hashlib.sha256(f"view:{seed}:{name}".encode()).digest())
+        order = sorted(ids, key=lambda name: _hash(f"view:{seed}", name))
         views = [v for v, number in largest_remainder(self.view_shares, len(ids)).items() for _ in range(number)]
         return dict(zip(order, views, strict=True))
 
     def choose_contrasts(self, examples: Sequence[Example]) -> tuple[list[Example], Counter[str]]:
-        """The largest subset, in order, whose pairs differ in the shares of `contrasts`; and what was left out.
+        """The largest subset whose pairs differ in the shares of `contrasts`, and how many were left out.
+
+        A hash that no seed changes draws it.
 
         Raises:
             DataError: no example has one of the contrasts.
@@ -97,11 +99,14 @@ class Mix:
             )
         size = min(int(found[name] / share + 1e-9) for name, share in shares.items())
         left = largest_remainder(shares, size)
-        chosen: list[Example] = []
-        for example, name in zip(examples, of_example, strict=True):
+        kept: set[str] = set()
+        for example, name in sorted(
+            zip(examples, of_example, strict=True), key=lambda pair: _hash("contrast", pair[0].id)
+        ):
             if left.get(name, 0):
                 left[name] -= 1
-                chosen.append(example)
+                kept.add(example.id)
+        chosen = [example for example in examples if example.id in kept]
         return chosen, Counter({"other_contrast": len(examples) - len(chosen)} if len(chosen) < len(examples) else {})
 
 
@@ -119,6 +124,10 @@ def contrast_name(dimensions: Iterable[str], every: set[str]) -> str:
     """The name of a contrast: "all", or its dimensions joined by "+" in alphabetical order."""
     names = set(dimensions)
     return ALL if names and names == every else "+".join(sorted(names))
+
+
+def _hash(kind: str, key: str) -> bytes:
+    return hashlib.sha256(f"{kind}:{key}".encode()).digest()
 
 
 def _in_order(contrast: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multifaceted.data.files import files_of, read_rows, stem_of
+from multifaceted.data.files import files_of, read_rows
 from multifaceted.data.rows import COLUMNS, example_of
 from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
 from multifaceted.mini.holdout import position
@@ -45,7 +45,7 @@ class PreferenceFiles(DataSource):
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
         """Rows of `train_file`, less those held out."""
-        examples = self._read(self._train_files, bad)
+        examples = self._read(self._files()[0], bad)
         if self.validation_file is not None:
             return examples
         return [example for example in examples if not self._is_held_out(example)]
@@ -53,9 +53,9 @@ class PreferenceFiles(DataSource):
     def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """Rows of `validation_file`, or those held out of `train_file`."""
         if self.validation_file is not None:
-            return self._read([self.validation_file], bad)
+            return self._read(self._files()[1], bad)
         # A row that cannot be read has no prompt to place it by; it is counted as one of training.
-        examples = self._read(self._train_files, BadRows(policy=OnBadRow.DROP))
+        examples = self._read(self._files()[0], BadRows(policy=OnBadRow.DROP))
         held_out = [example for example in examples if self._is_held_out(example)]
         if not held_out:
             raise DataError(
@@ -65,23 +65,36 @@ class PreferenceFiles(DataSource):
         return held_out
 
     @property
-    def _train_files(self) -> list[Path]:
-        named = self.train_file if isinstance(self.train_file, list) else [self.train_file]
-        return [file for path in named for file in files_of(path)]
+    def _train_paths(self) -> list[Path]:
+        return self.train_file if isinstance(self.train_file, list) else [self.train_file]
+
+    def _files(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Files of training and of validation, by what their rows are called by: a name, or a path where names repeat.
+
+        The path is the one in the config, not where a download lies: ids decide who gets which view.
+        """
+        sides = (self._train_paths, [self.validation_file] if self.validation_file else [])
+        named = [[(path, name, file) for path in side for name, file in files_of(path).items()] for side in sides]
+        uses = Counter(name for name, _ in {(name, file) for side in named for _, name, file in side})
+
+        def label(path: Path, name: str, file: Path) -> str:
+            return name if uses[name] == 1 else str(path) if path == file else f"{path}/{name}"
+
+        train, validation = ({label(*found): found[2] for found in side} for side in named)
+        return train, validation
 
     def _is_held_out(self, example: Example) -> bool:
         instruction = [(turn.role, turn.content) for turn in example.turns]
         return position("instruction", json.dumps(instruction)) < self.validation_share
 
-    def _read(self, files: list[Path], bad: BadRows) -> list[Example]:
+    def _read(self, files: dict[str, Path], bad: BadRows) -> list[Example]:
         examples: list[Example] = []
         place_of: dict[str, str] = {}
         found: set[str] = set()
-        for path in files:
-            stem = self._stem(path)
+        for label, path in files.items():
             for row in read_rows(path, bad):
                 with bad.row(row.where):
-                    example = example_of(row.value, self.columns, name=f"{stem}:{row.number}", source=stem)
+                    example = example_of(row.value, self.columns, name=f"{label}:{row.number}", source=label)
                     check_example(example)
                     if example.id in place_of:
                         raise BadRowError(
@@ -97,16 +110,11 @@ class PreferenceFiles(DataSource):
         self._refuse_absent(found, files)
         return examples
 
-    def _stem(self, path: Path) -> str:
-        """What rows of a file are called by: its stem, or its path where another file has the same stem."""
-        files = {*self._train_files, *([self.validation_file] if self.validation_file else [])}
-        return stem_of(path) if Counter(map(stem_of, files))[stem_of(path)] == 1 else str(path)
-
-    def _refuse_absent(self, found: set[str], files: list[Path]) -> None:
+    def _refuse_absent(self, found: set[str], files: Mapping[str, Path]) -> None:
         """A misspelt name of an optional column would otherwise leave it out in silence."""
         for ours, theirs in self.columns.items():
             if found and theirs is not None and theirs not in found:
                 raise DataError(
-                    f"data.source.columns.{ours}={theirs!r} is a column of no row in {', '.join(map(str, files))};"
-                    f" found {', '.join(sorted(found))}"
+                    f"data.source.columns.{ours}={theirs!r} is a column of no row in"
+                    f" {', '.join(map(str, files.values()))}; found {', '.join(sorted(found))}"
                 )

@@ -180,7 +180,8 @@ class PretrainedModel(ModelSource):
         settings = {"dtype": self.dtype.torch, "attn_implementation": TREE_ATTENTION}
         if empty:
             with torch.device("meta"):
-                return cast(PreTrainedModel, kind.from_config(config, **settings))
+                trusted = {"trust_remote_code": self.trust_remote_code}
+                return cast(PreTrainedModel, kind.from_config(config, **settings, **trusted))
         if four_bit:
             settings["quantization_config"] = four_bit_weights(self.dtype)
         model = kind.from_pretrained(self.name, config=config, use_safetensors=True, **settings, **shared)

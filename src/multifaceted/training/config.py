@@ -42,6 +42,10 @@ OURS = {
 """Arguments of Lightning's Trainer that follow from our own keys."""
 
 
+AUTO = ("auto", -1, "-1")
+"""Spellings of all devices of the node; under a launcher, those it has started processes for."""
+
+
 class Export(StrEnum):
     """Which weights become `policy/`."""
 
@@ -143,13 +147,25 @@ class TrainConfig:
                 " 2 bytes a weight over all devices, or strategy=single"
             )
 
+    def check_device(self) -> None:
+        """Refuse to train on a GPU where there is none.
+
+        Raises:
+            ValueError: says what to set.
+        """
+        if self.device_type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"trainer.accelerator={self.trainer['accelerator']!r}, and torch sees no NVIDIA GPU here;"
+                " set trainer=cpu"
+            )
+
     def check_ranks(self, ranks: Ranks) -> None:
         """Refuse ranks that do not fit `trainer.devices` or the strategy.
 
         Raises:
             ValueError: names both numbers.
         """
-        if self.num_devices not in (1, ranks.local_world_size):
+        if self.trainer.get("devices") not in AUTO and self.num_devices not in (1, ranks.local_world_size):
             raise ValueError(
                 f"trainer.devices={self.num_devices}, but the launcher started {ranks.local_world_size} processes on"
                 " this node; leave trainer.devices out, or start as many"
@@ -169,7 +185,7 @@ class TrainConfig:
     def num_devices(self) -> int:
         """Devices of one node; "auto" and -1 are all of its GPUs."""
         devices = self.trainer.get("devices", 1)
-        if devices in ("auto", -1, "-1"):
+        if devices in AUTO:
             return torch.cuda.device_count() if self.device_type == "cuda" else 1
         if not str(devices).isdigit() or int(devices) < 1:
             raise ValueError(f"trainer.devices is {devices!r}; give a number of devices, or auto for all GPUs")

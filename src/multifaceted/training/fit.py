@@ -67,7 +67,7 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
         remove_leftovers(saved)
         log.info("%s examples, %s steps", len(batches.trees), batches.num_steps)
     ranks.barrier()
-    latest = next(reversed(checkpoints(saved)), None)
+    latest = ranks.from_first(lambda: next(reversed(checkpoints(saved)), None))
     step = latest.step if latest else 0
     if step >= batches.num_steps:
         return Fitted()

@@ -66,7 +66,9 @@ def open_run_folder(folder: Path, config: dict[str, Any], *, overwrite: bool) ->
                 + "\n  ".join(changed)
                 + "\nRestore these values, name the change on the command line, or start anew with overwrite=true"
             )
-        state = State.FINISHED if (folder / SUMMARY).exists() else State.UNFINISHED
+        if (folder / SUMMARY).exists():
+            return State.FINISHED
+        state = State.UNFINISHED
     try:
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         partial = folder / f".{CONFIG}.partial"

@@ -127,9 +127,12 @@ class PreferenceModule(LightningModule):
         if not batch.counts:
             return
         columns = {"loss": losses.loss, **losses.metrics}
+        paired = set(batch.pair_example.tolist())
         for index in range(len(batch.ids)):
             every = [f"/{batch.sources[index]}", *(f"/{name}" for name in batch.dimensions[index])]
             for metric, values in columns.items():
+                if metric != "loss" and index not in paired:
+                    continue  # an example without a pair is neither right nor wrong
                 groups = ["", *(every if metric in GROUPED else [])]
                 weight = losses.weight[index] if metric == "loss" else torch.ones_like(values[index])
                 pair = torch.stack([weight * values[index], weight])

@@ -97,6 +97,11 @@ def launched_externally(environment: Mapping[str, str] = os.environ) -> bool:
     return "TORCHELASTIC_RUN_ID" in environment or _is_srun_task(environment)
 
 
+def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher has started this job before: torchrun after a rank died, SLURM after a requeue."""
+    return any(int(environment.get(f"{name}_RESTART_COUNT") or 0) > 0 for name in ("TORCHELASTIC", "SLURM"))
+
+
 def _is_srun_task(environment: Mapping[str, str]) -> bool:
     # SLURM_NTASKS and SLURM_PROCID are also set in a batch script that calls python without srun.
     return int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1

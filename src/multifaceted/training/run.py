@@ -33,7 +33,7 @@ from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import Prepared, fit
 from multifaceted.training.folder import RunFolderError, State, open_run_folder
 from multifaceted.training.module import PreferenceModule, stream_seed
-from multifaceted.training.ranks import Ranks, joined
+from multifaceted.training.ranks import Ranks, is_restart, joined
 from multifaceted.training.reference import reference_logps
 from multifaceted.training.saving import best_of
 from multifaceted.training.start import Start, load_scorer
@@ -62,6 +62,7 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         RunFolderError, DataError, CheckpointError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
     """
+    config.check_device()
     with joined(config.device_type, alone=config.strategy.shards) as ranks:
         config.check_ranks(ranks)
         return _run(config, plain, folder, ranks)
@@ -71,7 +72,9 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     started = time.monotonic()
     outcome = Outcome(folder=folder, exported=folder / config.export_name, is_first_rank=ranks.is_first)
     start = Start.of(config, ranks)
-    state = ranks.from_first(lambda: open_run_folder(folder, plain, overwrite=config.overwrite))
+    # A job that is started again by its launcher has begun anew already.
+    overwrite = config.overwrite and not is_restart()
+    state = ranks.from_first(lambda: open_run_folder(folder, plain, overwrite=overwrite))
     if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
@@ -80,7 +83,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
         return outcome
-    chosen = _checkpoint_to_export(config, folder)
+    chosen = ranks.from_first(lambda: _checkpoint_to_export(config, folder))
     model = prepared.module.scorer.model
     read_weights(chosen.folder, model, ranks)
     if start.base is not None:
@@ -89,7 +92,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
     outcome.summary = {
         "version": VERSION,
-        **_metrics_at(folder, chosen.step),
+        **ranks.from_first(lambda: _metrics_at(folder, chosen.step)),
         **prepared.counts,
         "exported_step": chosen.step,
         "steps": prepared.batches.num_steps,
@@ -121,7 +124,9 @@ def _prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks) -> P
     reference = None
     if config.objective.needs_reference:
         trees = [*encoded.trees, *held_out.trees]
-        reference = reference_logps(scorer, trees, micro, config.paths.cache, ranks)
+        reference = reference_logps(
+            scorer, trees, micro, config.paths.cache, ranks, config.strategy.arithmetic(ranks, config.precision)
+        )
     batches = TrainingBatches(
         trees=encoded.trees,
         batch=config.batch,
@@ -155,19 +160,22 @@ def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: list
     """Write `run.json`, or check that what the run continues on is what it began with.
 
     Raises:
-        RunFolderError: its data, or the weights below its adapter, have changed.
+        RunFolderError: its data, or the weights that it is compared with or adapted from, have changed.
     """
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode())
-    ours = {"data_fingerprint": digest.hexdigest()[:16], "base_fingerprint": start.base and start.base.fingerprint}
+    base = start.base
+    if base is None and config.objective.needs_reference and config.start is not None:
+        base = start.source.base()
+    ours = {"data_fingerprint": digest.hexdigest()[:16], "base_fingerprint": base and base.fingerprint}
     if (folder / RUN).exists():
         theirs = read_json(folder / RUN)
         for key, value in ours.items():
-            if theirs[key] != value:
+            if theirs.get(key) != value:
                 raise RunFolderError(
-                    f"{folder} began with other {'data' if key.startswith('data') else 'weights below its adapter'}"
-                    f" ({key}: {theirs[key]} -> {value}); restore them, or start anew with overwrite=true"
+                    f"{folder} began with other {'data' if key.startswith('data') else 'weights to start from'}"
+                    f" ({key}: {theirs.get(key)} -> {value}); restore them, or start anew with overwrite=true"
                 )
         return
     identity = hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]

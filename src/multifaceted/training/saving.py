@@ -95,7 +95,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights too: up to a few steps come after the last validation."""
-        if not trainer.should_stop and not folder_of(self.root, trainer.global_step).exists():
+        is_saved = self.ranks.from_first(lambda: folder_of(self.root, trainer.global_step).exists())
+        if not trainer.should_stop and not is_saved:
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

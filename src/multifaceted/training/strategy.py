@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,6 +22,19 @@ from multifaceted.model.score import Scorer
 from multifaceted.training import checkpoint as checkpoints
 from multifaceted.training.ranks import Ranks
 
+MIXED_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
+"""What Lightning's names of precisions mean: the type of products, or of the weights themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a pass outside Lightning's Trainer computes as one inside does."""
+
+    name: str
+    """Lightning's name of the precision."""
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
 
 class Strategy:
     """Lays out a model and tells Lightning how. Subclasses are dataclasses."""
@@ -30,6 +46,10 @@ class Strategy:
         """Put the model where it trains, in place."""
         raise NotImplementedError
 
+    def arithmetic(self, ranks: Ranks, precision: str) -> Arithmetic:
+        """That of the training steps. A model laid out for a precision brings it along."""
+        return Arithmetic(precision)
+
     def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
         """Arguments of Lightning's Trainer."""
         raise NotImplementedError
@@ -40,8 +60,14 @@ class SingleDevice(Strategy):
     """The whole model on one device."""
 
     def lay_out(self, scorer: Scorer, ranks: Ranks, precision: str) -> None:
-        """Move it there."""
-        scorer.to(ranks.device)
+        """Move it there, in the type that its weights are to have."""
+        scorer.to(ranks.device, TRUE_TYPES.get(precision))
+
+    def arithmetic(self, ranks: Ranks, precision: str) -> Arithmetic:
+        """Autocast, where Lightning's steps have it."""
+        if precision not in MIXED_TYPES:
+            return Arithmetic(precision)
+        return Arithmetic(precision, partial(torch.autocast, ranks.device_type, MIXED_TYPES[precision]))
 
     def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
         """One device."""
