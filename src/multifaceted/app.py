@@ -37,7 +37,8 @@ def train(config: DictConfig) -> int:
     def stage() -> int:
         typed = build(config, TrainConfig)
         folder = _run_folder(typed.paths.outputs)
-        (folder / FAILURE).unlink(missing_ok=True)
+        if _in_sweep():
+            (folder / FAILURE).unlink(missing_ok=True)
         next_stage = _evaluation_of(
             folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
         )
