@@ -185,7 +185,8 @@ def test_a_rank_that_is_killed(tmp_path, single):
     assert re.search(r"error: rank 1 of 2 failed, so all were stopped: .*SIGKILL.*The same command", printed[1], re.I)
     assert checkpoints(folder_in(tmp_path) / "checkpoints")[-1].step % 10 == 0
     printed, codes = finish(start(*arguments))
-    assert codes == [0] and "resuming at step" in printed[0], printed
+    assert codes == [0], printed
+    assert "resuming at step" in printed[0], printed
     assert_same_curve(tmp_path, single)
 
 
@@ -207,11 +208,14 @@ def test_a_signal_to_torchrun(tmp_path, single):
 
 def test_torchrun_restarts_a_rank_that_is_killed(tmp_path, single):
     torchrun = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    process = start(*torchrun, *train(tmp_path, "strategy=fsdp", "checkpoint.every_steps=10"))
+    arguments = train(tmp_path, "strategy=fsdp", "checkpoint.every_steps=10")
+    # Without it new ranks may read the old ones' addresses: https://github.com/pytorch/pytorch/issues/135712
+    process = start(*torchrun, *arguments, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     wait_for_steps(tmp_path, process)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     printed, codes = finish(process)
-    assert codes == [0] and "resuming at step" in printed[0], printed
+    assert codes == [0], printed
+    assert "resuming at step" in printed[0], printed
     assert_same_curve(tmp_path, single)
 
 

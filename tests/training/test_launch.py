@@ -72,7 +72,15 @@ def test_a_signal_outside_of_training_ends_ranks_and_launcher_by_that_signal(num
     assert process.wait(timeout=30) in (-number, 128 + number)
 
 
-def test_a_second_ctrl_c_and_a_late_one_are_not_held_back():
+@pytest.fixture
+def python_signals():
+    """Ctrl-C as Python has it: a shell starts what it runs in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_and_a_late_one_are_not_held_back(python_signals):
     from multifaceted.training.callbacks import StopOnSignal
 
     stop, before = StopOnSignal(Ranks()), signal.getsignal(signal.SIGINT)
