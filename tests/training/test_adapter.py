@@ -119,6 +119,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(trained, tiny_run, tmp_p
         assert (continued.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_two_ranks_train_and_export_what_one_process_does(tmp_path, tiny_run):
     """And a checkpoint of two ranks continues on one, and the reverse."""
     first = run(*sharding.compose_run(tmp_path, tiny_run.folder, "dpo", "adapter=lora"), tmp_path / "first")

@@ -200,7 +200,7 @@ def test_weights_that_changed_below_an_adapter(stopped, tiny_run, tmp_path):
     run = stopped("run", "adapter=lora", f"start={start}", "optimizer=adamw", "optimizer.lr=1e-3")
     weights = load_file(start / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, start / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RunFolderError, match=r"began with other weights below its adapter \(base_fingerprint"):
+    with pytest.raises(RunFolderError, match=r"began with other weights to start from \(base_fingerprint"):
         run()
 
 
