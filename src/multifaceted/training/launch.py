@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from multifaceted.training.ranks import STOP_SIGNALS
 
 T = TypeVar("T")
+
+LOST = ("by peer", "remote process exited")
+"""What gloo and NCCL say on a rank that misses another."""
 
 
 class RankFailedError(RuntimeError):
@@ -77,6 +81,10 @@ def _as_rank(entry: Callable[..., T], *arguments: Any) -> T:
         return entry(*arguments)
     except (ValueError, OSError) as error:
         raise RankRefusedError(str(error)) from error
+    except RuntimeError as error:
+        if any(words in str(error) for words in LOST):
+            time.sleep(2)  # the rank that was lost is the one to report, and its process may take a moment to end
+        raise
 
 
 def _message(failure: Any) -> str:
