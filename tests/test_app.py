@@ -1,12 +1,15 @@
 """What the apps print and return."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from multifaceted.app import FAILED, OK, REFUSED, _guarded
-from multifaceted.config import ConfigError
+from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.records import Estimate, Scores
 from multifaceted.tables import format_table, score_table, summary_table
+from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import NonFiniteLossError
+from tests.conftest import composed
 
 
 def raising(error):
@@ -48,3 +51,14 @@ def test_tables():
     }
     shown = score_table(Scores(task="mini", policy={}, metrics=metrics))
     assert "0.500 [0.40, 0.60]" in shown and "unscored" in shown
+
+
+def test_a_launched_rank_trusts_what_the_command_line_trusted(monkeypatch, tmp_path):
+    from multifaceted.app import _rank
+
+    monkeypatch.setattr("multifaceted.training.run.run", lambda typed, plain, folder: typed)
+    node = OmegaConf.to_container(composed("train")) | {"objective": {"_target_": "tests.test_config.OwnObjective"}}
+    plain = to_plain(build(node | {"trust": ["tests"]}, TrainConfig))
+    assert type(_rank(plain, ["tests"], tmp_path).objective).__name__ == "OwnObjective"
+    with pytest.raises(ConfigError, match=r"trust=\[tests\]"):
+        _rank(plain, [], tmp_path)

@@ -1,5 +1,6 @@
 """Sweeps: a job that fails does not end one, the table says why, and a repeated one runs only what is missing."""
 
+import os
 import re
 import shutil
 import signal
@@ -73,3 +74,13 @@ def test_ctrl_c_saves_the_job_and_ends_the_sweep(tmp_path):
     assert list((tmp_path / "0" / "checkpoints").glob("step-*"))
     continued = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400)
     assert continued.returncode == 0 and "resuming at step" in continued.stdout, continued.stdout + continued.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_under_a_launcher_is_refused(tmp_path):
+    launched = {**os.environ, "TORCHELASTIC_RUN_ID": "a", "RANK": "0", "WORLD_SIZE": "2"}
+    refused = subprocess.run(
+        sweep(tmp_path, "seed=0,1"), cwd=ROOT, env=launched, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert refused.returncode == 2 and "leave torchrun or srun out" in refused.stderr
+    assert not (tmp_path / "1").exists()

@@ -183,3 +183,16 @@ def test_rows_of_a_folder_are_called_by_what_is_named_not_by_where_it_lies(tmp_p
         train, _, _ = sides(source(tmp_path / place / "set"))
         ids.append([example.id for example in train])
     assert ids[0] == ids[1] and ids[0][0].startswith("data/train:")
+
+
+def test_a_row_without_a_pair_does_not_count_as_a_wrong_one(trained, tmp_path):
+    train = write(tmp_path / "train.jsonl", ROWS[:4])
+    pair, single = ROWS[5], {key: value for key, value in ROWS[6].items() if key != "rejected"}
+    margins = []
+    for name, rows in (("pair", [pair]), ("both", [pair, single])):
+        held_out = write(tmp_path / f"{name}.jsonl", rows)
+        files = [f"data.source.train_file={train}", f"data.source.validation_file={held_out}", "data.max_length=200"]
+        settings = ["data=preference_files", *files, "max_steps=1"]
+        outcome = trained("sft", *settings, folder=tmp_path / name, without=["data."])
+        margins.append(outcome.summary["val/margin"])
+    assert margins[0] == pytest.approx(margins[1], abs=1e-6) and abs(margins[0]) > 1e-4

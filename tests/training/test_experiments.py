@@ -1,5 +1,6 @@
 """Every experiment, one optimizer step, through the code that users run, in one process."""
 
+import itertools
 import json
 
 import pytest
@@ -213,4 +214,7 @@ def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path)
         outcome = trained("dpo", *settings, "objective.beta=1", folder=tmp_path / precision)
         margin = next(row["train/margin"] for row in read_jsonl(outcome.folder / METRICS) if "train/margin" in row)
         assert margin == pytest.approx(0, abs=1e-4 if precision == "32-true" else 0.5), precision
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 3
+    written = [json.loads(path.read_text())["logps"] for path in (tmp_path / "cache" / "reference").iterdir()]
+    assert len(written) == 3 and all(a != b for a, b in itertools.combinations(written, 2)), (
+        "each in its own arithmetic"
+    )
