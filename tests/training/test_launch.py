@@ -60,11 +60,15 @@ LAUNCHING = """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_outside_of_training_ends_ranks_and_launcher_by_that_signal(number, tmp_path):
+def test_a_signal_outside_of_training_ends_ranks_and_launcher_by_that_signal(number, in_background, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(LAUNCHING.format(path=tmp_path / "started")))
+    # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if in_background else signal.default_int_handler)
     process = subprocess.Popen([sys.executable, script], start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     while len(list(tmp_path.glob("started*"))) < 2:
         assert process.poll() is None
         time.sleep(0.05)

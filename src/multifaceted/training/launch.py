@@ -62,6 +62,7 @@ def launch(num_ranks: int, entry: Callable[..., T], *arguments: Any) -> T:
         except ChildFailedError as error:
             if received:
                 signal.raise_signal(received[0])
+                raise KeyboardInterrupt from None  # a shell starts what it runs in the background with SIGINT ignored
             rank, failure = error.get_first_failure()
             message = _message(failure)
             if message.startswith(RankRefusedError.__name__):
