@@ -1,0 +1,49 @@
+"""`python -m benchmarks cpu`, `gpu` or `table`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks.gpu import GPU_STAGES
+from benchmarks.record import RESULTS, Record
+from benchmarks.stages import CPU_STAGES, Bench, run_stages
+from benchmarks.table import read_results, render
+
+
+def main() -> None:
+    """Measure and print the table, or print it from what was measured."""
+    arguments = _parser().parse_args()
+    if arguments.what == "table":
+        print(render(read_results(arguments.files or sorted(RESULTS.glob("*.json")))))
+        return
+    on_gpu = arguments.what == "gpu"
+    size = arguments.size or ("7b" if on_gpu else "cpu")
+    device = arguments.device or ("cuda" if on_gpu else "cpu")
+    folder = arguments.out or Path(os.environ.get("OUT", RESULTS))
+    bench = Bench(
+        record=Record(folder, device, suffix=f".{arguments.what}-tiny" if size == "tiny" else ""),
+        size=size,
+        device=device,
+        step_examples=4 if size == "tiny" else 16,
+    )
+    wanted = [s for s in (GPU_STAGES if on_gpu else CPU_STAGES) if not arguments.only or arguments.only in s.name]
+    run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))
+    print(f"\n{bench.record.path}\n\n{render([bench.record.content])}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", choices=("cpu", "gpu", "table"))
+    parser.add_argument("files", nargs="*", type=Path, help="with `table`: results to show, by default all")
+    parser.add_argument("--minutes", type=float, help="time for everything; more of it means more repeats")
+    parser.add_argument("--size", choices=("tiny", "cpu", "7b"), help="tiny runs everything once, in seconds a part")
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--only", help="the stages whose name contains this")
+    parser.add_argument("--out", type=Path, help="folder of the results; by default $OUT or benchmarks/results")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

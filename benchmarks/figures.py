@@ -1,0 +1,89 @@
+"""What is asked of the measurements: each figure with its bound. A measurement is judged here and nowhere else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A number that is compared with a bound; a ratio is ours over the other system, side by side.
+
+    Attributes:
+        least, most: bounds, where there are any; both included.
+        unit: of the number; "x" for a ratio.
+    """
+
+    key: str
+    what: str
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+    on_gpu: bool = False
+
+    @property
+    def asked(self) -> str:
+        """The bound in words."""
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g}-{self.most:g} {self.unit}"
+        if self.least is not None:
+            return f">= {self.least:g} {self.unit}"
+        return f"<= {self.most:g} {self.unit}" if self.most is not None else "reported"
+
+    def judge(self, values: Sequence[float]) -> dict[str, Any]:
+        """The record of a figure that was measured so often."""
+        value = spread(values)
+        within = (self.least is None or value["median"] >= self.least) and (
+            self.most is None or value["median"] <= self.most
+        )
+        asked = self.least is not None or self.most is not None
+        return {"figure": self.key, "value": value, "repeats": len(values), "reached": within if asked else None}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest of some values."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+FIGURES = {
+    figure.key: figure
+    for figure in (
+        Figure(key="dpo_step", what="DPO training step against TRL with precomputed reference", least=4),
+        Figure(key="dpo_epoch", what="DPO whole epoch, reference pass included, against TRL", least=3.5),
+        Figure(key="orpo_step", what="ORPO training step against TRL", least=4),
+        Figure(key="reward_model_step", what="reward model training step against TRL", least=1.8),
+        Figure(key="dpo_groups", what="DPO, one chosen with two rejected, against TRL on the two pairs", least=6),
+        Figure(key="dpo_plain", what="DPO pairs against ours with packing and sharing off", least=1.25),
+        Figure(key="orpo_plain", what="ORPO pairs against ours with packing and sharing off", least=1.25),
+        Figure(key="reward_model_plain", what="reward model pairs against ours with both off", least=1.25),
+        Figure(key="dpo_groups_plain", what="DPO groups of three against ours with both off", least=1.7),
+        Figure(key="dpo_memory", what="peak memory of DPO against TRL", most=0.6),
+        Figure(key="orpo_memory", what="peak memory of ORPO against TRL", most=0.6),
+        Figure(key="dpo_memory_beyond_imports", what="the same, DPO, beyond what the imports take"),
+        Figure(key="orpo_memory_beyond_imports", what="the same, ORPO, beyond what the imports take"),
+        Figure(key="scale", what="examples a second at 10x the data", least=0.95, most=1.05),
+        Figure(key="fill_tokens", what="packing fill at 8,192 with batch.tokens", least=0.97, unit="of a row"),
+        Figure(key="fill_examples_16", what="packing fill at 8,192 with batch.examples=16", unit="of a row"),
+        Figure(key="fill_examples_32", what="packing fill at 8,192 with batch.examples=32", unit="of a row"),
+        *(
+            figure
+            for objective, name in (("orpo", "ORPO"), ("dpo", "DPO"))
+            for figure in (
+                Figure(key=f"gpu_{objective}_mfu", what=f"{name}: MFU, useful work only", least=0.5, unit="", on_gpu=True),
+                Figure(key=f"gpu_{objective}_step", what=f"{name} against TRL at its best", least=1.5, on_gpu=True),
+                Figure(
+                    key=f"gpu_{objective}_memory",
+                    what=f"{name}: peak memory beyond weights, gradients and optimizer state, a useful token, against TRL",
+                    most=0.7,
+                    on_gpu=True,
+                ),
+            )
+        ),
+        Figure(key="gpu_lora_peak", what="LoRA at 2,048 tokens: peak memory", most=22, unit="GiB", on_gpu=True),
+        Figure(key="gpu_plan_memory", what="plan's memory over what was measured", least=0.9, most=1.1, on_gpu=True),
+        Figure(key="gpu_plan_hours", what="plan's hours over what was measured", least=0.85, most=1.15, on_gpu=True),
+    )
+}

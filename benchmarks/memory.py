@@ -1,0 +1,43 @@
+"""Peak memory of this process: resident on a CPU, allocated by torch on a GPU. In GB of 1e9 bytes."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def peak_gb(device: str) -> float:
+    """The most that was held since the process began, or since `reset_peak`."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def reset_peak(device: str) -> None:
+    """Begin to watch for the peak anew, where the system can (Linux, `man 5 proc`: clear_refs)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def static_gb(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    """Weights, gradients of those that are trained, and optimizer state."""
+
+    def size(tensor: Any) -> int:
+        return tensor.numel() * tensor.element_size()
+
+    parameters = list(model.parameters())
+    state = sum(
+        size(value)
+        for values in optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    )
+    return (sum(map(size, parameters)) + sum(size(p) for p in parameters if p.requires_grad) + state) / 1e9

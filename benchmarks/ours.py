@@ -1,0 +1,185 @@
+"""Our side: the parts that `train.py` puts together, on the workload's token trees instead of text."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from benchmarks.job import PLAIN, SIZES, Job
+from benchmarks.memory import static_gb
+from benchmarks.recipe import (
+    ADAM_BETA2,
+    CLIP_NORM,
+    DPO_BETA,
+    LEARNING_RATE,
+    ORPO_LAMBDA,
+    SEED,
+    model_config,
+    number_tokenizer,
+)
+from benchmarks.timer import Finished, Timer
+from benchmarks.workload import MAX_LENGTH, examples_of
+from multifaceted.data.batches import Batch, EvaluationBatches, StepBatch, TrainingBatches
+from multifaceted.data.dataset import Data
+from multifaceted.data.encode import Encoded
+from multifaceted.data.source import DataSource
+from multifaceted.model.build import Dtype, ScratchModel
+from multifaceted.objective.base import Objective
+from multifaceted.objective.dpo import DPO
+from multifaceted.objective.orpo import ORPO
+from multifaceted.objective.reward_model import RewardModel
+from multifaceted.records import RUN, write_json
+from multifaceted.training.config import Paths, TrainConfig
+from multifaceted.training.fit import fit
+from multifaceted.training.module import PreferenceModule
+from multifaceted.training.optimizer import AdamW, Schedule, Shape
+from multifaceted.training.prepare import Prepared, TokenData, training_batches
+from multifaceted.training.ranks import Ranks
+from multifaceted.training.reference import reference_logps
+from multifaceted.training.start import Start, load_scorer
+from multifaceted.training.tracking import Wandb
+from multifaceted.trees import TokenTree
+
+OBJECTIVES: dict[str, Objective] = {
+    "dpo": DPO(beta=DPO_BETA),
+    "orpo": ORPO(lam=ORPO_LAMBDA),
+    "reward_model": RewardModel(),
+}
+
+
+class _Steps(Callback):
+    def __init__(self, job: Job) -> None:
+        self.timer = Timer(warmup_steps=job.steps_per_repeat, steps_per_repeat=job.steps_per_repeat)
+        self.key = "train/odds_ratio_loss" if job.objective == "orpo" else "train/loss"
+        self.losses: list[float] = []
+        self.ids: list[list[str]] = []
+        """Of the examples of each step."""
+
+    def on_train_start(self, *args: Any, **kwargs: Any) -> None:
+        self.timer.start()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
+        self.losses.append(pl_module.logged[self.key])
+        self.ids.append([name for part in batch.passes for name in part.ids])
+        self.timer.step_done()
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Repeats of a job, as the program asks for them."""
+    steps = _Steps(job)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = config_of(job, folder, {"benchmark": steps})
+        ranks = Ranks(device_type=job.device)
+        prepared, reference_seconds = _prepare(job, config, folder, ranks)
+        write_json(folder / RUN, {"wandb_id": "benchmark"})
+        with contextlib.suppress(Finished):
+            fit(config, {}, folder, prepared, ranks)
+    return _facts(job, prepared, steps) | {"reference_seconds": reference_seconds}
+
+
+def _facts(job: Job, prepared: Prepared, steps: _Steps) -> dict[str, Any]:
+    module, batches = prepared.module, prepared.batches
+    trees = {tree.id: tree for tree in batches.trees}
+
+    def tokens(ids: Iterable[str]) -> int:
+        return sum(len(trees[i]) for i in ids)
+
+    measured = steps.ids[job.steps_per_repeat :]
+    repeats = [measured[i : i + job.steps_per_repeat] for i in range(0, len(measured), job.steps_per_repeat)]
+    return {
+        "losses": steps.losses[:2],
+        "static_gb": static_gb(module.scorer.model, module.optimizers().optimizer),
+        "pass_tokens": max(tokens(part.ids) for part in next(iter(batches)).passes),
+        "repeat_tokens": [sum(map(tokens, repeat)) for repeat in repeats],
+    }
+
+
+def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainConfig:
+    """What `train.py` would compose, but for the data."""
+    size = SIZES[job.size]
+    bf16 = size.dtype == "bfloat16"
+    return TrainConfig(
+        data=Data(source=DataSource(), max_length=MAX_LENGTH),
+        model=ScratchModel(architecture="mistral", config=model_config(size), dtype=Dtype(size.dtype)),
+        objective=OBJECTIVES[job.objective],
+        optimizer=AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2),
+        batch=batch_of(job),
+        paths=Paths(outputs=folder, cache=folder / "cache"),
+        schedule=Schedule(shape=Shape.CONSTANT),
+        logger=Wandb(mode="disabled"),
+        trainer={
+            "accelerator": "gpu" if job.device == "cuda" else "cpu",
+            "devices": 1,
+            "precision": "bf16-true" if bf16 else "32-true",
+        },
+        callbacks=callbacks,
+        seed=SEED,
+        num_epochs=job.max_repeats + 1,
+        clip_norm=CLIP_NORM,
+        activation_checkpointing=job.settings.get("activation_checkpointing", False),
+    )
+
+
+def batch_of(job: Job) -> Batch:
+    """The job's optimizer step; settings of the job win."""
+    plain = {"packing": False, "share_prefix": False} if job.system == PLAIN else {}
+    own = {key: value for key, value in job.settings.items() if key in Batch.__dataclass_fields__}
+    return Batch(**{"examples": None if "tokens" in own else job.step_examples, **plain, **own})
+
+
+def trees_of(job: Job) -> list[TokenTree]:
+    """The workload as preference trees."""
+    return [
+        TokenTree(id=str(index), prompt=example.prompt, branches=example.responses, source="synthetic")
+        for index, example in enumerate(examples_of(job))
+    ]
+
+
+def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple[Prepared, float | None]:
+    """What `training.prepare` does once the data are tokens, and the seconds of the reference pass."""
+    trees = trees_of(job)
+    data = TokenData(
+        tokenizer=number_tokenizer(SIZES[job.size].vocab_size),
+        train=Encoded(trees=trees),
+        held_out=Encoded(trees=trees[:1]),
+    )
+    batches = training_batches(config, trees, ranks)
+    pairs = EvaluationBatches(trees=trees[:1], batch=config.batch)
+    with torch.device(job.device):  # random weights of a large model take minutes on a CPU
+        scorer = load_scorer(config, Start(source=config.model), data.tokenizer, folder, ranks)
+    seconds = None
+    if config.objective.needs_reference:
+        started = time.perf_counter()
+        arithmetic = config.strategy.arithmetic(ranks, config.precision)
+        batches.reference = pairs.reference = reference_logps(
+            scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
+        )
+        seconds = time.perf_counter() - started
+    module = PreferenceModule(
+        scorer,
+        config.objective,
+        config.optimizer,
+        config.schedule,
+        total_steps=batches.num_steps,
+        clip_norm=config.clip_norm,
+        seed=config.seed,
+        ranks=ranks,
+    )
+    return Prepared(data=data, module=module, batches=batches, pairs=pairs), seconds
+
+
+def fill(job: Job) -> dict[str, Any]:
+    """Share of the rows' positions that hold a token, over one epoch."""
+    batch = batch_of(job)
+    trees = trees_of(job)
+    batches = TrainingBatches(trees=trees, batch=batch, num_epochs=1, seed=SEED)
+    rows = sum(len(step.passes) for step in batches)
+    return {"fill": sum(map(batch.cost, trees)) / (rows * batch.max_tokens), "rows": rows}
