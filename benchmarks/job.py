@@ -70,6 +70,7 @@ class Job:
         examples: examples of one repeat, which is one epoch; so every repeat of every system sees the same ones.
         step_examples: examples of one optimizer step.
         rejected: rejected responses of an example.
+        most_tokens: of an example; a longer one is shrunk.
         copies: how often the data set holds these examples; a repeat then sees a part of an epoch.
         settings: what the system is told beside the workload.
         candidates: settings to search.
@@ -83,6 +84,7 @@ class Job:
     step_examples: int
     task: str = "train"
     rejected: int = 1
+    most_tokens: int | None = None
     copies: int = 1
     max_repeats: int = 9
     settings: dict[str, Any] = field(default_factory=dict)

@@ -31,7 +31,9 @@ def static_gb(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float
     """Weights, gradients of those that are trained, and optimizer state."""
 
     def size(tensor: Any) -> int:
-        return tensor.numel() * tensor.element_size()
+        if hasattr(tensor, "__tensor_flatten__"):  # torchao keeps a moment in 8 bits as several tensors
+            return sum(size(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+        return int(tensor.numel() * tensor.element_size())
 
     parameters = list(model.parameters())
     state = sum(

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 
 from benchmarks.job import PLAIN, SIZES, Job
 from benchmarks.memory import static_gb
+from benchmarks.planned import planned
 from benchmarks.recipe import (
     ADAM_BETA2,
     CLIP_NORM,
@@ -30,6 +31,7 @@ from multifaceted.data.batches import Batch, EvaluationBatches, StepBatch, Train
 from multifaceted.data.dataset import Data
 from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource
+from multifaceted.model.adapter import Adapter
 from multifaceted.model.build import Dtype, ScratchModel
 from multifaceted.objective.base import Objective
 from multifaceted.objective.dpo import DPO
@@ -82,11 +84,12 @@ def train(job: Job) -> dict[str, Any]:
         write_json(folder / RUN, {"wandb_id": "benchmark"})
         with contextlib.suppress(Finished):
             fit(config, {}, folder, prepared, ranks)
-    return _facts(job, prepared, steps) | {"reference_seconds": reference_seconds}
+    return {"reference_seconds": reference_seconds, **_facts(job, config, prepared, steps)}
 
 
-def _facts(job: Job, prepared: Prepared, steps: _Steps) -> dict[str, Any]:
+def _facts(job: Job, config: TrainConfig, prepared: Prepared, steps: _Steps) -> dict[str, Any]:
     module, batches = prepared.module, prepared.batches
+    first = next(iter(batches))
     trees = {tree.id: tree for tree in batches.trees}
 
     def tokens(ids: Iterable[str]) -> int:
@@ -94,23 +97,25 @@ def _facts(job: Job, prepared: Prepared, steps: _Steps) -> dict[str, Any]:
 
     measured = steps.ids[job.steps_per_repeat :]
     repeats = [measured[i : i + job.steps_per_repeat] for i in range(0, len(measured), job.steps_per_repeat)]
+    members = [trees[name] for part in first.passes for name in part.ids]
     return {
         "losses": steps.losses[:2],
         "static_gb": static_gb(module.scorer.model, module.optimizers().optimizer),
-        "pass_tokens": max(tokens(part.ids) for part in next(iter(batches)).passes),
+        "pass_tokens": max(tokens(part.ids) for part in first.passes),
         "repeat_tokens": [sum(map(tokens, repeat)) for repeat in repeats],
+        **planned(config, module.scorer.model, first, members, job.steps_per_repeat),
     }
 
 
 def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainConfig:
     """What `train.py` would compose, but for the data."""
-    size = SIZES[job.size]
+    size, settings = SIZES[job.size], job.settings
     bf16 = size.dtype == "bfloat16"
-    return TrainConfig(
+    config = TrainConfig(
         data=Data(source=DataSource(), max_length=MAX_LENGTH),
         model=ScratchModel(architecture="mistral", config=model_config(size), dtype=Dtype(size.dtype)),
         objective=OBJECTIVES[job.objective],
-        optimizer=AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2),
+        optimizer=AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2, **({"eight_bit": True} if settings.get("eight_bit") else {})),
         batch=batch_of(job),
         paths=Paths(outputs=folder, cache=folder / "cache"),
         schedule=Schedule(shape=Shape.CONSTANT),
@@ -124,8 +129,11 @@ def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainCo
         seed=SEED,
         num_epochs=job.max_repeats + 1,
         clip_norm=CLIP_NORM,
-        activation_checkpointing=job.settings.get("activation_checkpointing", False),
+        activation_checkpointing=settings.get("activation_checkpointing", False),
     )
+    if settings.get("adapter") == "lora":
+        config.adapter = Adapter()  # set late: a config refuses an adapter on random weights, which no file holds
+    return config
 
 
 def batch_of(job: Job) -> Batch:

@@ -106,6 +106,8 @@ def build_trainer(job: Job, settings: dict[str, Any], callback: TrainerCallback,
     own = dict(settings)
     trainer, config, extra = TRAINERS[job.objective]
     attention = own.pop("attn_implementation", "sdpa")
+    eight_bit = own.pop("eight_bit", None)
+    model = build_model(size, job.device, reward=job.objective == "reward_model", attention=attention)
     batch_size = own["per_device_train_batch_size"]
     arguments = config(
         output_dir=folder,
@@ -129,12 +131,20 @@ def build_trainer(job: Job, settings: dict[str, Any], callback: TrainerCallback,
         },
     )
     return trainer(
-        model=build_model(size, job.device, reward=job.objective == "reward_model", attention=attention),
+        model=model,
         args=arguments,
         train_dataset=pairs_of(examples_of(job)),
         processing_class=number_tokenizer(size.vocab_size),
         callbacks=[callback],
+        **({} if eight_bit is None else {"optimizers": (_our_optimizer(model, eight_bit=eight_bit), None)}),
     )
+
+
+def _our_optimizer(model: Any, *, eight_bit: bool) -> torch.optim.Optimizer:
+    """In bf16 both sides have the same optimizer too: ours, which rounds at random."""
+    from multifaceted.training.optimizer import AdamW
+
+    return AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2, eight_bit=eight_bit).build(model)
 
 
 def _run(job: Job, settings: dict[str, Any], timer: Timer) -> Any:

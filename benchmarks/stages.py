@@ -195,18 +195,19 @@ def fill(bench: Bench, budget: float) -> None:
         bench.record.figure(key, [events[-1]["fill"]])
 
 
-def _stage(name: str, weight: float, function: Callable[..., None], *arguments: Any) -> Stage:
+def stage(name: str, weight: float, function: Callable[..., None], *arguments: Any) -> Stage:
+    """A stage of a function that takes the bench and a budget in seconds after its own arguments."""
     return Stage(name=name, weight=weight, run=lambda bench, budget: function(*arguments, bench, budget))
 
 
 CPU_STAGES = [
-    _stage("packing fill", 2, fill),
-    _stage("search: TRL's DPO", 9, search, "dpo", [*BATCHED, *MORE]),
-    _stage("DPO pairs", 20, pairs, "dpo"),
-    _stage("search: TRL's ORPO", 7, search, "orpo", BATCHED),
-    _stage("ORPO pairs", 18, pairs, "orpo"),
-    _stage("search: TRL's reward model", 4, search, "reward_model", BATCHED),
-    _stage("reward model pairs", 12, pairs, "reward_model"),
-    _stage("DPO groups of three", 18, groups),
-    _stage("ten times the data", 8, scale),
+    stage("packing fill", 2, fill),
+    stage("search: TRL's DPO", 9, search, "dpo", [*BATCHED, *MORE]),
+    stage("DPO pairs", 20, pairs, "dpo"),
+    stage("search: TRL's ORPO", 7, search, "orpo", BATCHED),
+    stage("ORPO pairs", 18, pairs, "orpo"),
+    stage("search: TRL's reward model", 4, search, "reward_model", BATCHED),
+    stage("reward model pairs", 12, pairs, "reward_model"),
+    stage("DPO groups of three", 18, groups),
+    stage("ten times the data", 8, scale),
 ]

@@ -44,18 +44,23 @@ class Example:
     responses: list[np.ndarray]
 
 
-def make_examples(number: int, rejected: int, size: Size, seed: int = 0) -> list[Example]:
-    """Examples of random words."""
+def make_examples(
+    number: int, rejected: int, size: Size, *, most_tokens: int | None = None, seed: int = 0
+) -> list[Example]:
+    """Examples of random words.
+
+    Args:
+        most_tokens: of an example with all its responses; a longer one is shrunk in proportion.
+    """
     rng = np.random.default_rng(seed)
     columns = [shape.sample(number, rng) for shape in (PROMPT, *[RESPONSE] * (1 + rejected))]
-
-    def words(length: int) -> np.ndarray:
-        least = max(2, length // size.divide_lengths)
-        return rng.integers(FIRST_WORD, size.vocab_size, least, dtype=np.int32)
-
     examples = []
     for lengths in zip(*columns, strict=True):
-        prompt, *responses = [words(int(length)) for length in lengths]
+        scale = min(1.0, (most_tokens or math.inf) / sum(lengths)) / size.divide_lengths
+        prompt, *responses = [
+            rng.integers(FIRST_WORD, size.vocab_size, max(2, int(length * scale)), dtype=np.int32)
+            for length in lengths
+        ]
         prompt[0] = BOS
         for response in responses:
             response[-1] = EOS
@@ -65,4 +70,4 @@ def make_examples(number: int, rejected: int, size: Size, seed: int = 0) -> list
 
 def examples_of(job: Job) -> list[Example]:
     """The data set of a job, copies included."""
-    return make_examples(job.examples, job.rejected, SIZES[job.size]) * job.copies
+    return make_examples(job.examples, job.rejected, SIZES[job.size], most_tokens=job.most_tokens) * job.copies
