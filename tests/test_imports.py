@@ -26,7 +26,7 @@ MAY_IMPORT = {
 MAY_USE = {
     "records": set(),
     "preferences": {"yaml"},
-    "trees": {"torch"},
+    "trees": {"torch", "numpy"},
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft"},

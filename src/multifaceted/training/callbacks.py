@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from multifaceted.data.batches import PreferenceBatch
+from multifaceted.data.batches import StepBatch
 from multifaceted.records import METRICS, put_in_place, sync
 from multifaceted.training.ranks import STOP_SIGNALS, Ranks
 
@@ -54,11 +54,10 @@ class Progress(Callback):
         self.started = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: PreferenceBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         """Advance by the optimizer steps taken."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.examples += batch.step_examples
+        self.examples += batch.examples
         if self.bar is None or trainer.global_step <= self.bar.n:
             return
         logged = pl_module.logged
@@ -122,7 +121,7 @@ class StopOnSignal(Callback):
         Lightning validates a run that stops. An uninterrupted run would not validate here, so it must not either,
         unless validation is due at this step.
         """
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.should_stop:
+        if trainer.should_stop:
             return
         number = self.ranks.maximum(self._received)
         if not number:
