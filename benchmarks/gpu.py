@@ -9,25 +9,29 @@ import importlib.util
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.job import OURS, TRL
+from benchmarks.job import OURS, SIZES, TRL
 from benchmarks.process import Result, take_turns
 from benchmarks.record import Record
 from benchmarks.stages import NAMES, Bench, compare, ratios, search, stage
 
 GIB = 1.073741824
 """In GB."""
-OUR_SETTINGS = {"activation_checkpointing": True, "eight_bit": True}
 LORA_SETTINGS = {"activation_checkpointing": True, "adapter": "lora", "max_tokens": 2048}
 
 
-def candidates() -> list[dict[str, Any]]:
+def optimizer_of(bench: Bench) -> dict[str, Any]:
+    """The optimizer of both sides: with its state in 8 bits where weights are in bf16."""
+    return {"eight_bit": True} if SIZES[bench.size].dtype == "bfloat16" else {}
+
+
+def candidates(bench: Bench) -> list[dict[str, Any]]:
     """Settings of TRL to search. Without checkpointing a step computes a quarter less, where it fits."""
     found: list[dict[str, Any]] = [
         {
             "per_device_train_batch_size": number,
             "gradient_checkpointing": checkpointing,
             "train_sampling_strategy": "group_by_length",
-            "eight_bit": True,
+            **optimizer_of(bench),
         }
         for number, checkpointing in ((4, False), (8, True), (2, False), (4, True))
     ]
@@ -38,12 +42,13 @@ def candidates() -> list[dict[str, Any]]:
 
 def search_on_gpu(objective: str, bench: Bench, budget: float) -> None:
     """Find the peer's fastest settings."""
-    search(objective, candidates(), bench, budget)
+    search(objective, candidates(bench), bench, budget)
 
 
 def pairs_on_gpu(objective: str, bench: Bench, budget: float) -> None:
     """Ours, then the peer, on pairs."""
-    jobs = [replace(bench.job(OURS, objective), settings=OUR_SETTINGS), bench.job(TRL, objective)]
+    settings = {"activation_checkpointing": True, **optimizer_of(bench)}
+    jobs = [replace(bench.job(OURS, objective), settings=settings), bench.job(TRL, objective)]
     results = compare(f"{NAMES[objective]} pairs", bench, jobs, budget, together=False)
     ours = results[OURS]
     _utilisation(objective, bench.record, ours)

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,11 @@ def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple
 
 
 def fill(job: Job) -> dict[str, Any]:
-    """Share of the rows' positions that hold a token, over one epoch."""
-    batch = batch_of(job)
-    trees = trees_of(job)
-    batches = TrainingBatches(trees=trees, batch=batch, num_epochs=1, seed=SEED)
-    rows = sum(len(step.passes) for step in batches)
-    return {"fill": sum(map(batch.cost, trees)) / (rows * batch.max_tokens), "rows": rows}
+    """Share of the rows' positions that hold a token, over one epoch, under each of the job's candidates."""
+    trees, found = trees_of(job), []
+    for settings in job.candidates:
+        batch = batch_of(replace(job, settings=settings))
+        batches = TrainingBatches(trees=trees, batch=batch, num_epochs=1, seed=SEED)
+        rows = sum(len(step.passes) for step in batches)
+        found.append(sum(map(batch.cost, trees)) / (rows * batch.max_tokens))
+    return {"fill": found}

@@ -182,17 +182,18 @@ def scale(bench: Bench, budget: float) -> None:
 
 def fill(bench: Bench, budget: float) -> None:
     """How full packed rows of 8,192 tokens are."""
-    number = 4096 if bench.size != "tiny" else 64
-    for key, settings in (
-        ("fill_tokens", {"tokens": 8192}),
-        ("fill_examples_16", {"examples": 16}),
-        ("fill_examples_32", {"examples": 32}),
-    ):
-        job = bench.job(OURS, "orpo", task="fill", examples=number, step_examples=number, settings=settings)
-        events, error = ask(job, budget)
-        if error:
-            raise RuntimeError(error)
-        bench.record.figure(key, [events[-1]["fill"]])
+    number = 64 if bench.size == "tiny" else 4096
+    settings = {
+        "fill_tokens": {"tokens": 8192},
+        "fill_examples_16": {"examples": 16},
+        "fill_examples_32": {"examples": 32},
+    }
+    changes: dict[str, Any] = {"task": "fill", "examples": number, "step_examples": number}
+    events, error = ask(bench.job(OURS, "orpo", candidates=[*settings.values()], **changes), budget)
+    if error:
+        raise RuntimeError(error)
+    for key, share in zip(settings, events[-1]["fill"], strict=True):
+        bench.record.figure(key, [share])
 
 
 def stage(name: str, weight: float, function: Callable[..., None], *arguments: Any) -> Stage:
