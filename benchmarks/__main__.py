@@ -26,7 +26,7 @@ def main() -> None:
         record=Record(folder, device, suffix=f".{arguments.what}-tiny" if size == "tiny" else ""),
         size=size,
         device=device,
-        step_examples=8 if size == "tiny" else 16,
+        step_examples=16 if on_gpu and size != "tiny" else 8,
     )
     wanted = [s for s in (GPU_STAGES if on_gpu else CPU_STAGES) if not arguments.only or arguments.only in s.name]
     run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))

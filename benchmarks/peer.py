@@ -10,6 +10,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -177,17 +178,22 @@ def _mean_tokens(job: Job) -> float:
 
 
 def search(job: Job, report: Callable[..., None]) -> None:
-    """Time one repeat under each candidate; the first runs twice, because the first of a process is slow."""
-    for index, settings in enumerate([job.candidates[0], *job.candidates]):
-        gc.collect()
-        if job.device == "cuda":
-            torch.cuda.empty_cache()
-        reset_peak(job.device)
-        timer = Timer(warmup_steps=0, steps_per_repeat=job.steps_per_repeat, go_on=lambda: False)
-        error = None
-        try:
-            _run(job, settings, timer)
-        except (RuntimeError, ValueError, ImportError) as caught:  # such as out of memory: another candidate may fit
-            error = f"{type(caught).__name__}: {str(caught).splitlines()[0]}"
-        if index:
-            report(settings=settings, seconds=sum(timer.seconds), peak_gb=peak_gb(job.device), error=error)
+    """Time one repeat under each candidate, after a short one that warms up the process."""
+    number = job.candidates[0]["per_device_train_batch_size"]
+    _timed(replace(job, examples=number, step_examples=number), job.candidates[0])
+    for settings in job.candidates:
+        report(settings=settings, **_timed(job, settings))
+
+
+def _timed(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    gc.collect()
+    if job.device == "cuda":
+        torch.cuda.empty_cache()
+    reset_peak(job.device)
+    timer = Timer(warmup_steps=0, steps_per_repeat=job.steps_per_repeat, go_on=lambda: False)
+    error = None
+    try:
+        _run(job, settings, timer)
+    except (RuntimeError, ValueError, ImportError) as caught:  # such as out of memory: another candidate may fit
+        error = f"{type(caught).__name__}: {str(caught).splitlines()[0]}"
+    return {"seconds": sum(timer.seconds), "peak_gb": peak_gb(job.device), "error": error}

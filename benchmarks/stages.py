@@ -12,7 +12,7 @@ from benchmarks.job import OURS, PLAIN, TRL, Job
 from benchmarks.process import Result, ask, take_turns
 from benchmarks.record import Record, beyond_imports
 
-BATCHED = [{"per_device_train_batch_size": n, "train_sampling_strategy": "group_by_length"} for n in (2, 1, 4, 8)]
+BATCHED = [{"per_device_train_batch_size": n, "train_sampling_strategy": "group_by_length"} for n in (2, 1, 4)]
 """Settings of TRL, the likeliest first: a search may run out of time."""
 MORE = [
     {"per_device_train_batch_size": 2},
