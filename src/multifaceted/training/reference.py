@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -59,7 +60,7 @@ def reference_logps(
         for number, rows in enumerate(parts):
             path = folder / f"part-{number:05d}.json"
             branches = {trees[i].id: len(trees[i].branches) for row in rows for i in row}
-            part = ranks.from_first(lambda path=path, branches=branches: _cached(path, branches))
+            part = ranks.from_first(partial(_cached, path, branches))
             if part is None:
                 part = _score(scorer, batches.only(rows), ranks, arithmetic)
                 if ranks.is_first:
