@@ -31,7 +31,8 @@ PART_TOKENS = 2**19
 def content_key(model: PreTrainedModel, trees: Sequence[TokenTree], arithmetic: Arithmetic, batch: Batch) -> str:
     """A key over weights, architecture, arithmetic, packing, and tokens, which stand for tokenizer and template too."""
     digest = hashlib.sha256(parameter_fingerprint(model).encode())
-    digest.update(f"{arithmetic.name} {batch.max_tokens} {batch.look_ahead} {batch.packing} {PART_TOKENS}".encode())
+    cut = [batch.max_tokens, batch.look_ahead, batch.packing, batch.share_prefix, PART_TOKENS]
+    digest.update(f"{arithmetic.name} {cut}".encode())
     digest.update(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
     for tree in trees:
         pieces = [tree.prompt, *tree.branches]
