@@ -7,10 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
+from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable, tree_mask
 from multifaceted.model.score import branch_logps, branch_rewards, token_logps
 from multifaceted.model.weights import parameter_fingerprint
-from multifaceted.trees import TokenTree, lay_out, tree_mask
+from multifaceted.trees import TokenTree, lay_out
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
 SHAPE |= dict(num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0)
@@ -125,7 +125,7 @@ def test_only_scored_positions_are_projected():
     with ProductsWith(ours.lm_head.weight) as products:
         token_logps(ours, rows)
         assert products.num_rows == [len(rows.source)] and len(rows.source) < rows.input_ids.numel()
-        ours(rows.input_ids, tree_mask=tree_mask(rows.tree_ids, rows.branch_ids))
+        ours(rows.input_ids, tree_mask=tree_mask(rows))
         assert products.num_rows[1:] == [rows.input_ids.numel()]
 
 
