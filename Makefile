@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+PLATFORMS := manylinux_2_28_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup train eval test test-slow check format clean
+.PHONY: help setup train eval test test-slow check format bench bench-gpu wheels clean
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,20 @@ check: $(STAMP) ## Lint, format and types.
 format: $(STAMP) ## Format, and fix what can be fixed.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure training beside TRL on this CPU, in under 15 minutes; wants an idle machine.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	$(BIN)/python -m benchmarks cpu
+
+# Without the folder wheels/ the environment must hold everything; with it nothing is fetched.
+bench-gpu: ## Measure on one GPU, without network, in under 10 minutes; see benchmarks/README.md.
+	if [ -d wheels ]; then $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .wheels wheels/*.whl; fi
+	PYTHONPATH=.wheels:src $$([ -d wheels ] && echo $(PYTHON) || echo $(BIN)/python) -m benchmarks gpu
+
+wheels: $(STAMP) ## Download what a machine with torch and transformers lacks for bench-gpu, for Python 3.12.
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --constraint constraints.txt --dest wheels \
+	  --python-version 3.12 --implementation cp $(foreach p,$(PLATFORMS),--platform $(p)) -r benchmarks/wheels.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --constraint constraints.txt --wheel-dir wheels antlr4-python3-runtime
 
 clean: ## Remove the environment and caches; runs stay.
 	rm -rf .venv .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -28,10 +28,12 @@ class Figure:
     def asked(self) -> str:
         """The bound in words."""
         if self.least is not None and self.most is not None:
-            return f"{self.least:g}-{self.most:g} {self.unit}"
-        if self.least is not None:
-            return f">= {self.least:g} {self.unit}"
-        return f"<= {self.most:g} {self.unit}" if self.most is not None else "reported"
+            bound = f"{self.least:g}-{self.most:g}"
+        elif self.least is not None:
+            bound = f">= {self.least:g}"
+        else:
+            bound = "reported" if self.most is None else f"<= {self.most:g}"
+        return f"{bound} {self.unit}".strip() if bound != "reported" else bound
 
     def judge(self, values: Sequence[float]) -> dict[str, Any]:
         """The record of a figure that was measured so often."""

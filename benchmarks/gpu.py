@@ -9,7 +9,7 @@ import importlib.util
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.job import OURS, SIZES, TRL
+from benchmarks.job import LIGER, OURS, SIZES, TRL
 from benchmarks.process import Result, take_turns
 from benchmarks.record import Record
 from benchmarks.stages import NAMES, Bench, compare, ratios, search, stage
@@ -87,10 +87,20 @@ def lora(bench: Bench, budget: float) -> None:
         bench.record.figure("gpu_lora_peak", [result.facts["peak_gb"] / GIB])
 
 
+def projections(bench: Bench, budget: float) -> None:
+    """Whether Liger's fused kernel is the faster projection here; it is off by default."""
+    if importlib.util.find_spec("liger_kernel") is None or bench.device != "cuda":
+        bench.record.skipped("ORPO pairs", LIGER, "liger-kernel is not installed, or there is no GPU")
+        return
+    settings = {"activation_checkpointing": True, "projection": "liger", **optimizer_of(bench)}
+    compare("ORPO pairs", bench, [replace(bench.job(LIGER, "orpo"), settings=settings)], budget)
+
+
 GPU_STAGES = [
     stage("search: TRL's ORPO", 10, search_on_gpu, "orpo"),
     stage("ORPO pairs", 13, pairs_on_gpu, "orpo"),
     stage("search: TRL's DPO", 10, search_on_gpu, "dpo"),
     stage("DPO pairs", 13, pairs_on_gpu, "dpo"),
     stage("LoRA", 6, lora),
+    stage("Liger's projection", 6, projections),
 ]

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-OURS, PLAIN, TRL = "ours", "ours, packing and sharing off", "trl"
+OURS, PLAIN, LIGER, TRL = "ours", "ours, packing and sharing off", "ours, Liger's projection", "trl"
 """Systems. The second is our own code with one path a row."""
 
 

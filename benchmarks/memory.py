@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ def peak_gb(device: str) -> float:
 
 
 def reset_peak(device: str) -> None:
-    """Begin to watch for the peak anew, where the system can (Linux, `man 5 proc`: clear_refs)."""
+    """Begin to watch for the peak anew, where the system can (`man 5 proc_pid_clear_refs`)."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def static_gb(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:

@@ -34,6 +34,7 @@ from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource
 from multifaceted.model.adapter import Adapter
 from multifaceted.model.build import Dtype, ScratchModel
+from multifaceted.model.vocabulary import Projection
 from multifaceted.objective.base import Objective
 from multifaceted.objective.dpo import DPO
 from multifaceted.objective.orpo import ORPO
@@ -130,6 +131,7 @@ def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainCo
         seed=SEED,
         num_epochs=job.max_repeats + 1,
         clip_norm=CLIP_NORM,
+        projection=Projection(settings.get("projection", Projection.CHUNKED)),
         activation_checkpointing=settings.get("activation_checkpointing", False),
     )
     if settings.get("adapter") == "lora":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -34,8 +33,7 @@ def main(line: str) -> None:
         send("done", **system.fill(job))
         return
     imports = peak_gb("cpu")
-    with contextlib.suppress(OSError):
-        reset_peak(job.device)
+    reset_peak(job.device)
     facts = system.train(job)
     send("done", peak_gb=peak_gb(job.device), imports_gb=imports if job.device == "cpu" else 0.0, **facts)
 
