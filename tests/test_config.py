@@ -18,7 +18,7 @@ GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer"
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
-    "optimizer=adamw": ["optimizer.lr=1e-3"],
+    **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
     "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
@@ -91,7 +91,7 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("optimizer=adamw", "optimizer.lr"),
         ("objective._target_=os.system", "outside the trusted packages"),
         ("objective._target_=multifaceted.objective.dpo.Dpo", "cannot import"),
-        ("objective._target_=multifaceted.training.optimizer.Muon", "unknown key 'objective.lam'"),
+        ("objective._target_=multifaceted.training.muon.Muon", "unknown key 'objective.lam'"),
         ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "refused its arguments"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from multifaceted.training.optimizer import AdamW, Muon, Schedule, Shape, orthogonalise
+from multifaceted.training.muon import Muon, orthogonalise
+from multifaceted.training.optimizer import AdamW, Schedule, Shape
 
 
 def small_model():

@@ -107,7 +107,7 @@ class PreferenceModule(LightningModule):
         self.step_sums.clear()
         step = self.global_step + 1
         if step % self.trainer.log_every_n_steps == 0:
-            self._log({**self.logged, "train/learning_rate": optimizer.param_groups[0]["lr"]}, step)
+            self._log({**self.logged, "train/learning_rate": float(optimizer.param_groups[0]["lr"])}, step)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
