@@ -83,6 +83,8 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("validation.monitor=val/los", "validation.monitor='val/los' is not measured"),
         ("trainer.acelerator=cpu", "did you mean trainer.accelerator?"),
         ("trainer.max_epochs=3", "trainer.max_epochs=3 is set by num_epochs"),
+        ("trainer.precision=16-mixed", "set trainer.precision=bf16-mixed"),
+        ("trainer.precision=16", "trainer.precision=16 is none of 32-true, bf16-mixed, bf16-true"),
         ("trainer.devices=2", "trainer.devices=2 with strategy=single"),
         ("model=mistral_7b", "the optimizer's settings are for mini models, and this is a pretrained one"),
         ("+callbacks.x._target_=collections.OrderedDict", "outside the trusted packages"),

@@ -16,13 +16,13 @@ from multifaceted.data.batches import Batch
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.model.adapter import Adapter
-from multifaceted.model.build import ModelSource, PretrainedModel
+from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import CheckpointConfig, Validation
-from multifaceted.training.strategy import SingleDevice, Strategy
+from multifaceted.training.strategy import PRECISIONS, TRUE_TYPES, SingleDevice, Strategy
 from multifaceted.training.tracking import Wandb
 
 OURS = {
@@ -70,6 +70,7 @@ class TrainConfig:
         adapter: train an adapter on the weights instead of the weights; None trains all of them.
         max_steps: end after so many optimizer steps.
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
+        compile: compile each layer with torch.compile, which the first steps pay for.
         trainer: arguments of Lightning's Trainer, passed through.
     """
 
@@ -93,6 +94,7 @@ class TrainConfig:
     max_steps: int | None = None
     clip_norm: float = 1.0
     activation_checkpointing: bool = False
+    compile: bool = False
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
@@ -126,6 +128,11 @@ class TrainConfig:
                 raise ValueError(
                     f"unknown key trainer.{key} (value {value!r}): not an argument of Lightning's Trainer{hint}"
                 )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision={self.trainer['precision']!r} is none of {', '.join(PRECISIONS)}; for fp16, whose"
+                " range needs the loss scaled, set trainer.precision=bf16-mixed"
+            )
         if self.num_devices > 1 and not self.strategy.shards:
             raise ValueError(
                 f"trainer.devices={self.trainer['devices']!r} with strategy=single: one device holds the whole model;"
@@ -147,17 +154,18 @@ class TrainConfig:
                 " 2 bytes a weight over all devices, or strategy=single"
             )
 
-    def check_device(self) -> None:
-        """Refuse to train on a GPU where there is none.
+    def check_machine(self) -> None:
+        """Refuse what this machine lacks: a GPU, or a package that the optimizer needs.
 
         Raises:
-            ValueError: says what to set.
+            ValueError: says what to set or to install.
         """
         if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 f"trainer.accelerator={self.trainer['accelerator']!r}, and torch sees no NVIDIA GPU here;"
                 " set trainer=cpu"
             )
+        self.optimizer.check(bf16_weights=self.trains_bf16_weights)
 
     def check_ranks(self, ranks: Ranks) -> None:
         """Refuse ranks that do not fit `trainer.devices` or the strategy.
@@ -195,6 +203,14 @@ class TrainConfig:
     def precision(self) -> str:
         """Lightning's name of the type that layers compute in."""
         return str(self.trainer.get("precision", "32-true"))
+
+    @property
+    def trains_bf16_weights(self) -> bool:
+        """Whether weights that training changes are kept in bf16; those of an adapter are in fp32 beside a bf16 base."""
+        if self.precision in TRUE_TYPES:
+            return True
+        is_bf16 = getattr(self.model, "dtype", Dtype.FLOAT32) is Dtype.BFLOAT16
+        return is_bf16 and (self.adapter is None or self.has_reward_head)
 
     @property
     def has_reward_head(self) -> bool:

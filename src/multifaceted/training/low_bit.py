@@ -52,7 +52,7 @@ def low_bit_adamw(groups: Sequence[dict[str, Any]], *, eight_bit: bool, **settin
     optimizer: Optimizer = AdamW8bit(groups, **settings, block_size=BLOCK, bf16_stochastic_round=True)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            blocked = eight_bit and _is_blocked(parameter)
+            blocked = eight_bit and is_blocked(parameter)
             optimizer.state[parameter] = {
                 "step": torch.tensor(0.0),
                 "exp_avg": _zeros(parameter, blocked=blocked, signed=True),
@@ -81,7 +81,7 @@ def plain_parts(name: str, state: Tensor) -> dict[str, Tensor]:
     return {f"{name}.codes": codes, f"{name}.scale": scale}
 
 
-def _is_blocked(parameter: Tensor) -> bool:
+def is_blocked(parameter: Tensor) -> bool:
     """Whether the state of a whole parameter is cut into blocks: where each lies in one row, however rows are dealt."""
     return parameter.ndim >= 2 and parameter.numel() >= LEAST and prod(parameter.shape[1:]) % BLOCK == 0
 

@@ -58,6 +58,11 @@ class Muon(OptimizerConfig):
             ]
         )
 
+    def state_bytes(self, model: nn.Module) -> float:
+        """A momentum for the hidden matrices, two moments for the rest."""
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return sum(4 * p.numel() * (1 if p.ndim == 2 and not _is_outer(name) else 2) for name, p in trained)
+
 
 def _is_outer(name: str) -> bool:
     return any(part in name for part in ("embed", "lm_head", "score"))

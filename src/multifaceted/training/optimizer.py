@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from multifaceted.model.build import Scale
-from multifaceted.training.low_bit import low_bit_adamw, require_torchao
+from multifaceted.training.low_bit import BLOCK, is_blocked, low_bit_adamw, require_torchao
 
 
 class OptimizerConfig:
@@ -32,8 +32,13 @@ class OptimizerConfig:
         """An optimizer over the model's trainable parameters."""
         raise NotImplementedError
 
+    def state_bytes(self, model: nn.Module) -> float:
+        """Bytes of its state for a model's trainable parameters; if a subclass says nothing, two moments in fp32."""
+        return sum(2 * 4 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
 
 def check_rates(config: Any, *names: str) -> None:
+    """Refuse learning rates that are not positive."""
     for name in names:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} is {getattr(config, name)}; a learning rate must be positive")
@@ -79,6 +84,11 @@ class AdamW(OptimizerConfig):
         if self.eight_bit or any(p.dtype is not torch.float32 for p in parameters):
             return low_bit_adamw(groups, eight_bit=self.eight_bit, **settings)
         return torch.optim.AdamW(groups, **settings)
+
+    def state_bytes(self, model: nn.Module) -> float:
+        """Two moments: in fp32, or in 8 bits with a scale in fp32 for each block."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return sum(2 * p.numel() * (1 + 4 / BLOCK if self.eight_bit and is_blocked(p) else 4) for p in trained)
 
 
 class Shape(StrEnum):

@@ -33,6 +33,7 @@ from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import Prepared, fit
 from multifaceted.training.folder import RunFolderError, State, open_run_folder
 from multifaceted.training.module import PreferenceModule, stream_seed
+from multifaceted.training.out_of_memory import memory_explained
 from multifaceted.training.ranks import Ranks, is_restart, joined
 from multifaceted.training.reference import reference_logps
 from multifaceted.training.saving import best_of
@@ -61,9 +62,10 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
     Raises:
         RunFolderError, DataError, CheckpointError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
+        OutOfMemoryError: says what to lower; checkpoints are kept.
     """
-    config.check_device()
-    with joined(config.device_type, alone=config.strategy.shards) as ranks:
+    config.check_machine()
+    with joined(config.device_type, alone=config.strategy.shards) as ranks, memory_explained(config):
         config.check_ranks(ranks)
         return _run(config, plain, folder, ranks)
 
