@@ -54,5 +54,5 @@ def test_compiled_layers_give_the_same_numbers(settings, trained, tmp_path):
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     plain = trained("orpo", *LAYERS, *settings, folder=tmp_path / "plain")
     assert curve(compiled) == pytest.approx(curve(plain), rel=1e-5)
-    assert 1 <= graphs <= 4, "training and validation, for one width and for any"
+    assert 1 <= graphs <= 16, "parts of a layer, in training and validation, for one width and for any"
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs, "the other run was not compiled"

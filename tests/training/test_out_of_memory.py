@@ -55,7 +55,7 @@ def test_running_out_is_said_with_what_to_lower(fail, quoted, capsys):
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="^shapes do not match$"), memory_explained(config_of()):
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"), memory_explained(config_of()):
         raise RuntimeError("shapes do not match")
 
 

@@ -206,7 +206,7 @@ class TrainConfig:
 
     @property
     def trains_bf16_weights(self) -> bool:
-        """Whether weights that training changes are kept in bf16; those of an adapter are in fp32 beside a bf16 base."""
+        """Whether weights that training changes are kept in bf16; an adapter is in fp32 beside a base in bf16."""
         if self.precision in TRUE_TYPES:
             return True
         is_bf16 = getattr(self.model, "dtype", Dtype.FLOAT32) is Dtype.BFLOAT16

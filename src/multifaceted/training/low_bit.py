@@ -67,10 +67,10 @@ def plain_parts(name: str, state: Tensor) -> dict[str, Tensor]:
     The scales of a matrix of [rows, columns] are [rows, columns / 256]. Both are sharded by rows, so that a checkpoint
     is read by any number of ranks without a value being rounded again.
     """
-    local = state.to_local() if isinstance(state, DTensor) else state
+    local: Any = state.to_local() if isinstance(state, DTensor) else state
     if hasattr(local, "codes"):
         codes, scale = local.codes, local.scale
-    elif local.dtype is torch.uint8:
+    elif local.dtype is torch.uint8:  # a rank without rows
         codes, scale = local, torch.zeros(0)
     else:
         return {name: state}
@@ -93,7 +93,7 @@ def _zeros(parameter: Tensor, *, blocked: bool, signed: bool) -> Tensor:
         state = torch.zeros_like(local, dtype=torch.float32)
     elif local.numel():
         state = _eight_bit(local, signed=signed)
-    else:  # more ranks than rows: torchao's type has no empty tensors
+    else:  # a rank without rows: torchao's type has no empty tensors
         state = torch.zeros_like(local, dtype=torch.uint8)
     if not isinstance(parameter, DTensor):
         return state
