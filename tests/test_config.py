@@ -89,6 +89,7 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("model=mistral_7b", "the optimizer's settings are for mini models, and this is a pretrained one"),
         ("+callbacks.x._target_=collections.OrderedDict", "outside the trusted packages"),
         ("+callbacks.x._target_=lightning.pytorch.loggers.CSVLogger", "refused its arguments"),
+        ("compile=sometimes", "compile: 'sometimes'"),
         ("schedule.warmup_steps=3", "warmup_steps or warmup_share, not both"),
         ("optimizer=adamw", "optimizer.lr"),
         ("objective._target_=os.system", "outside the trusted packages"),

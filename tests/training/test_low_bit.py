@@ -11,11 +11,14 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from multifaceted.config import ConfigError, build
 from multifaceted.training import checkpoint
+from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import launch
 from multifaceted.training.low_bit import plain_parts
 from multifaceted.training.optimizer import AdamW
 from multifaceted.training.ranks import Ranks, joined
+from tests.conftest import composed
 from tests.training.test_invariance import SignalAt, curve
 from tests.training.test_sharding import compose_run, on_each_rank, run
 
@@ -164,6 +167,12 @@ def test_an_interrupted_run_in_8_bits_continues_to_the_same_bytes(trained, tmp_p
     assert curve(continued) == curve(whole)
     ours, theirs = (load_file(outcome.exported / "model.safetensors") for outcome in (continued, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_state_in_8_bits_is_not_offloaded():
+    overrides = [*BLOCKED, "strategy=fsdp", "strategy.cpu_offload=true"]
+    with pytest.raises(ConfigError, match=r"eight_bit=true with strategy.cpu_offload=true.*set one of them to false"):
+        build(composed("train", overrides), TrainConfig)
 
 
 def train_uncompiled(jobs):

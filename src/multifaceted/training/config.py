@@ -110,6 +110,11 @@ class TrainConfig:
             )
         self._check_trainer()
         self._check_adapter()
+        if getattr(self.strategy, "cpu_offload", False) and getattr(self.optimizer, "eight_bit", False):
+            raise ValueError(
+                "optimizer.eight_bit=true with strategy.cpu_offload=true: state in host memory takes none of the"
+                " device's, and torchao's 8-bit tensors do not stay there; set one of them to false"
+            )
         scale = self.optimizer.scale
         if scale is not None and scale is not self.model.scale:
             raise ValueError(

@@ -1,4 +1,8 @@
-"""AdamW for weights in bf16 or state in 8 bits: torchao's, on one device as under FSDP2."""
+"""AdamW for weights in bf16 or state in 8 bits: torchao's, on one device as under FSDP2.
+
+bitsandbytes, which the paper used, cuts state into the same blocks and codes it by the same map. It rounds weights in
+bf16 to the nearest, though, and does not know FSDP2's tensors, so that a checkpoint could not change hands.
+"""
 
 from __future__ import annotations
 

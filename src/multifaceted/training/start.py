@@ -74,9 +74,9 @@ def load_scorer(
         for layer in decoder_layers(model):  # after checkpointing and before sharding, and in place: names stay
             layer.compile()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    checkpoint = 3 * sum(p.numel() * p.element_size() for p in trained)
+    checkpoint = sum(p.numel() * p.element_size() for p in trained) + config.optimizer.state_bytes(model)
     exported = model.num_parameters() * model.dtype.itemsize
-    require_space(folder, num_bytes=checkpoint * (config.checkpoint.keep + 2) + exported)
+    require_space(folder, num_bytes=round(checkpoint) * (config.checkpoint.keep + 2) + exported)
     if ranks.is_first:
         adapted = f", {sum(p.numel() for p in trained) / 1e6:.2f} M of them trained" if config.adapter else ""
         log.info("%.1f M parameters%s", model.num_parameters() / 1e6, adapted)
