@@ -159,8 +159,8 @@ class TrainConfig:
                 " 2 bytes a weight over all devices, or strategy=single"
             )
 
-    def check_machine(self) -> None:
-        """Refuse what this machine lacks: a GPU, or a package that the optimizer needs.
+    def check_device(self) -> None:
+        """Refuse to train on a GPU where there is none, or without a package that the optimizer needs.
 
         Raises:
             ValueError: says what to set or to install.

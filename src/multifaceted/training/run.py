@@ -64,7 +64,7 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         NonFiniteLossError: the loss diverged; checkpoints are kept.
         OutOfMemoryError: says what to lower; checkpoints are kept.
     """
-    config.check_machine()
+    config.check_device()
     with joined(config.device_type, alone=config.strategy.shards) as ranks, memory_explained(config):
         config.check_ranks(ranks)
         return _run(config, plain, folder, ranks)
