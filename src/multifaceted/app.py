@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from multifaceted.training.run import Outcome
 
 log = logging.getLogger("multifaceted")
+for _name in ("torchao", "torch.utils._pytree"):
+    # transformers imports torchao where it is installed, which then warns of kernels that nothing here uses.
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multifaceted.model.adapter import initialise_adapter
 from multifaceted.model.adapter_files import Base, read_adapter, resolve_adapter
-from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
+from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, decoder_layers
 from multifaceted.model.folder import resolve_start
 from multifaceted.model.score import Scorer
 from multifaceted.training.config import TrainConfig
@@ -70,10 +70,13 @@ def load_scorer(
         config.adapter.inject(model)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.compile:
+        for layer in decoder_layers(model):  # after checkpointing and before sharding, and in place: names stay
+            layer.compile()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    checkpoint = 3 * sum(p.numel() * p.element_size() for p in trained)
+    checkpoint = sum(p.numel() * p.element_size() for p in trained) + config.optimizer.state_bytes(model)
     exported = model.num_parameters() * model.dtype.itemsize
-    require_space(folder, num_bytes=checkpoint * (config.checkpoint.keep + 2) + exported)
+    require_space(folder, num_bytes=round(checkpoint) * (config.checkpoint.keep + 2) + exported)
     if ranks.is_first:
         adapted = f", {sum(p.numel() for p in trained) / 1e6:.2f} M of them trained" if config.adapter else ""
         log.info("%.1f M parameters%s", model.num_parameters() / 1e6, adapted)
