@@ -27,6 +27,10 @@ class OptimizerConfig:
         """An optimizer over the model's trainable parameters."""
         raise NotImplementedError
 
+    def state_bytes(self, model: nn.Module) -> float:
+        """Bytes of its state for a model's trainable parameters; if a subclass says nothing, two moments in fp32."""
+        return sum(2 * 4 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
 
 def _check_rates(config: Any, *names: str) -> None:
     for name in names:

@@ -1,0 +1,79 @@
+"""FLOPs agree with what torch counts."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from multifaceted.model.adapter import Adapter
+from multifaceted.model.flops import Flops
+from multifaceted.model.score import Scorer
+from multifaceted.trees import lay_out, tree_mask
+from multifaceted.work import Work
+from tests.model.test_score import ARCHITECTURES, models, random_trees
+
+ATTENTION = ("flash_attention", "efficient_attention", "scaled_dot_product", "bmm")
+
+
+def counted(model, trees, *, reward=False, training=True):
+    """FLOPs that torch counts, those of attention apart."""
+    with FlopCounterMode(display=False) as counter:
+        scores = Scorer(model, reward=reward)(lay_out(trees))
+        if training:
+            scores.sum().backward()
+    by_operation = counter.get_flop_counts()["Global"]
+    return sum(n for operation, n in by_operation.items() if not any(name in str(operation) for name in ATTENTION))
+
+
+def tree_of_one_length(num=1):
+    """Trees without padding, so that all that is computed is useful."""
+    return random_trees(num)[:1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_products_with_weights_are_those_that_torch_counts(architecture):
+    model, _ = models(architecture)
+    trees = tree_of_one_length()
+    work, flops = Work.of(trees), Flops.of(model)
+    attention = flops.pair * work.pairs
+    assert flops.forward(work) - attention == counted(model, trees, training=False)
+    assert flops.training(work) - 3 * attention == counted(model, trees)
+
+
+def test_a_reward_is_read_once_a_branch():
+    model, _ = models("llama", AutoModelForSequenceClassification, num_labels=1)
+    trees = tree_of_one_length()
+    work, flops = Work.of(trees), Flops.of(model)
+    assert flops.head == 2 * model.config.hidden_size
+    assert flops.forward(work) - flops.pair * work.pairs == counted(model, trees, reward=True, training=False)
+
+
+def test_frozen_weights_have_no_gradient():
+    model, _ = models("mistral", AutoModelForCausalLM)
+    whole = Flops.of(model)
+    Adapter(rank=2).inject(model)
+    adapted, trees = Flops.of(model), tree_of_one_length()
+    work = Work.of(trees)
+    assert (adapted.frozen, adapted.head) == (whole.trained, whole.head)
+    assert 0 < adapted.trained < whole.trained
+    assert whole.training(Work(tokens=1)) == 3 * whole.trained
+    # Nothing before the first layer is trained, so torch spares the gradients of what enters it.
+    spared = 2 * model.config.hidden_size * (32 + 16 + 16) * work.tokens
+    counts = counted(model, trees)
+    expected = adapted.training(work) - 3 * adapted.pair * work.pairs
+    assert expected - 2 * spared <= counts <= expected
+
+
+def test_pairs_are_those_of_the_tree_mask():
+    trees = random_trees(4)
+    rows = lay_out(trees, [[0, 1], [2, 3]])
+    real = (rows.tree_ids >= 0)[:, None, :, None]
+    assert Work.of(trees).pairs == int((tree_mask(rows.tree_ids, rows.branch_ids) & real).sum())
+    assert Work.of(trees).scored == len(rows.label)
+
+
+def test_experts_are_refused():
+    model, _ = models("llama")
+    model.model.layers[0].experts = torch.nn.Parameter(torch.zeros(2, 4, 4))
+    with pytest.raises(ValueError, match="FLOPs of a llama model are not known"):
+        Flops.of(model)
