@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from multifaceted.model.adapter import Adapter
 from multifaceted.model.attention import TREE_ATTENTION
 from multifaceted.model.score import hidden_states
-from multifaceted.training.activations import Pass, usage
+from multifaceted.training.activations import Pass, usage, usage_of_layers
 from multifaceted.trees import TokenTree, lay_out
 
 WIDTH = 256

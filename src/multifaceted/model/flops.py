@@ -6,7 +6,7 @@ prompt token once, and a layer that is recomputed in the backward pass has compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from torch import nn
@@ -84,6 +84,12 @@ class Flops:
         """
         head = self.head * self._positions(work) * (3 if self.head_is_trained else 2)
         return (2 * self.frozen + 3 * self.trained) * work.tokens + 3 * self.pair * work.pairs + head
+
+    def computed(self, work: Work, *, checkpointing: bool) -> int:
+        """FLOPs as they are computed: on padding too, with logits twice forward, and layers if checkpointing."""
+        rows = replace(work, tokens=work.laid_out)
+        again = self.head * self._positions(work) * (not self.reads_rewards) + self.layers(rows) * checkpointing
+        return self.training(rows) + again
 
     def _positions(self, work: Work) -> int:
         return work.branches if self.reads_rewards else work.scored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -28,6 +28,42 @@ class Device:
     def flops(self) -> float | None:
         """The peak in FLOP/s."""
         return None if self.tflops is None else self.tflops * 1e12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Whether a run is planned instead of trained, and for what.
+
+    Attributes:
+        enabled: `plan=true` for short.
+        device: a name of the table below; unset, what is here.
+        num_devices: how many of them; unset, those of `trainer.devices`.
+        utilisation: share of its peak at which a device computes, recomputation and padding included.
+        price: of a device for an hour, in USD.
+    """
+
+    enabled: bool = False
+    device: str | None = None
+    num_devices: int | None = None
+    utilisation: float = 0.45
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.enabled:
+            changed = [
+                f"plan.{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default
+            ]
+            if changed:
+                raise ValueError(f"{', '.join(changed)} without a plan: add plan=true, or leave it out")
+            return
+        if self.device is not None:
+            named_device(self.device)
+        if self.num_devices is not None and self.num_devices < 1:
+            raise ValueError(f"num_devices is {self.num_devices}; it must be at least 1")
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation is {self.utilisation}; it is a share of the peak, in (0, 1]")
+        if self.price is not None and self.price < 0:
+            raise ValueError(f"price is {self.price}; it must not be negative")
 
 
 # Data sheets give NVIDIA's tensor-core peaks "with sparsity" nearly everywhere; the dense ones below are half of those.

@@ -6,6 +6,7 @@ Weights, gradients and optimizer state follow from their number, type and place,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,8 @@ from multifaceted.training.config import TrainConfig
 from multifaceted.training.hardware import GIB
 from multifaceted.training.strategy import MIXED_TYPES, TRUE_TYPES, FullyShard
 
-LOGIT_CHUNK = 64 * 1024**2
-"""Bytes of the logits that the vocabulary projection holds at once, in fp32."""
-
-LOGIT_COPIES = 3
-"""Logits, their exponentials or gradient, and the product before it is cast to fp32."""
+LOGITS_BYTES = {"cpu": 2**24, "cuda": 2**27}
+"""Of the logits that the vocabulary projection holds at once, in fp32."""
 
 OVERHEAD = {"cuda": 1.0 * GIB, "cpu": 0.6 * GIB}
 """CUDA's context, its libraries' workspaces, what the allocator cannot reuse; on CPU, the interpreter's libraries."""
@@ -29,20 +27,24 @@ FOUR_BIT = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes of a weight in NF4: 4 bits, and of every 64 weights a constant in 8 bits, which are scaled in blocks of 256."""
 
 
-def memory_parts(config: TrainConfig, model: PreTrainedModel, *, num_devices: int) -> dict[str, int]:
+def memory_parts(
+    config: TrainConfig, model: PreTrainedModel, *, num_devices: int, widest: int | None = None
+) -> dict[str, int]:
     """Bytes of one device at the peak of a training step, by part.
 
-    The largest row is assumed to be full, and every token of it scored. All gradients are counted beside all
-    activations: so it is when a step has several forward passes.
+    Every token of the widest row is counted as scored, and all gradients beside all activations: so it is when a step
+    has several forward passes.
 
     Args:
         model: the whole model with its adapter; only shapes and types are read, so it may be on the meta device.
+        widest: positions of the largest forward pass; by default all that a row may have.
     """
+    tokens = min(widest or config.batch.max_tokens, config.batch.max_tokens)
     layout = _Layout.of(config, model, num_devices)
     used = usage(
         model,
         Pass(
-            tokens=config.batch.max_tokens,
+            tokens=tokens,
             cast_to=layout.compute if layout.shards else layout.stored,
             autocast=layout.autocast,
             checkpointing=config.activation_checkpointing,
@@ -57,19 +59,23 @@ def memory_parts(config: TrainConfig, model: PreTrainedModel, *, num_devices: in
         "gradients": layout.gradients(model),
         "optimizer state": 0 if layout.offloads else config.optimizer.state_bytes(model) / num_devices,
         "activations": used.peak - used.casts,
-        "logits": _logits(config, model, layout),
+        "logits": _logits(config, model, layout, tokens),
         "overhead": OVERHEAD.get(config.device_type, OVERHEAD["cuda"]),
     }
     return {name: round(num_bytes) for name, num_bytes in parts.items()}
 
 
-def _logits(config: TrainConfig, model: PreTrainedModel, layout: _Layout) -> int:
-    """A chunk of logits, and the hidden states of scored positions with their gradient."""
-    if config.has_reward_head:
+def _logits(config: TrainConfig, model: PreTrainedModel, layout: _Layout, tokens: int) -> int:
+    """What the vocabulary projection allocates in its backward pass, the larger one."""
+    head = cast(nn.Linear | None, model.get_output_embeddings())
+    if config.has_reward_head or head is None:
         return 0
-    gathered = 2 * config.batch.max_tokens * model.config.hidden_size * layout.compute.itemsize
-    row = 4 * config.batch.max_tokens * model.config.vocab_size
-    return LOGIT_COPIES * min(LOGIT_CHUNK, row) + gathered
+    logits = min(LOGITS_BYTES[config.device_type], 4 * tokens * head.out_features)
+    # In fp32 the hidden states' gradient and what is added to it; in the products' type hidden states, these weighted,
+    # and the gradient that is handed on.
+    hidden = tokens * head.in_features * (2 * 4 + 3 * layout.compute.itemsize)
+    gradient = head.weight.numel() * (layout.stored or head.weight.dtype).itemsize * head.weight.requires_grad
+    return int(logits * (4 + layout.compute.itemsize) / 4) + hidden + gradient
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
