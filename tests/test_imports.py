@@ -27,7 +27,7 @@ MAY_IMPORT = {
 MAY_USE = {
     "records": set(),
     "preferences": {"yaml"},
-    "trees": {"torch"},
+    "trees": {"torch", "numpy"},
     "work": set(),
     "mini": set(),
     "objective": {"torch"},

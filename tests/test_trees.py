@@ -1,9 +1,8 @@
 """The layout of preference trees."""
 
 import pytest
-import torch
 
-from multifaceted.trees import TokenTree, lay_out, tree_mask
+from multifaceted.trees import PADDING, TokenTree, lay_out
 
 
 def tree(name="t", prompt=(1, 5, 6), branches=((7, 8, 2), (9, 2))):
@@ -22,23 +21,18 @@ def test_a_tree_by_hand():
     assert rows.last.tolist() == [5, 7] and rows.num_tokens.tolist() == [3, 2]
 
 
-def test_the_mask_by_hand():
-    mask = tree_mask(torch.tensor([[0, 0, 0, 0, -1]]), torch.tensor([[0, 0, 1, 2, -1]]))[0, 0]
-    assert mask.int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-    ]
+def test_trees_share_a_row():
+    rows = lay_out([tree("a"), tree("b")], rows=[[0, 1]], multiple_of=10)
+    assert rows.input_ids.shape == (1, 20)
+    assert rows.position_ids[0, 8:16].tolist() == rows.position_ids[0, :8].tolist()
+    assert rows.tree_ids[0].tolist() == [0] * 8 + [1] * 8 + [PADDING] * 4
+    assert rows.prompt.tolist() == [[0, 3], [0, 3], [8, 3], [8, 3]] and rows.first.tolist() == [3, 6, 11, 14]
 
 
-def test_trees_share_a_row_without_seeing_each_other():
-    rows = lay_out([tree("a"), tree("b")], rows=[[0, 1]])
-    mask = tree_mask(rows.tree_ids, rows.branch_ids)[0, 0]
-    assert rows.input_ids.shape == (1, 16)
-    assert not mask[8:, :8].any() and not mask[:8, 8:].any()
-    assert rows.position_ids[0, 8:].tolist() == rows.position_ids[0, :8].tolist()
+def test_without_sharing_each_branch_has_its_own_prompt():
+    paths = tree().paths
+    assert [path.prompt.tolist() for path in paths] == [[1, 5, 6]] * 2
+    assert [branch.tolist() for path in paths for branch in path.branches] == [[7, 8, 2], [9, 2]]
 
 
 @pytest.mark.parametrize("rows", [None, [[0, 1], [2]], [[2, 0, 1]]])
@@ -48,6 +42,6 @@ def test_branches_keep_the_order_of_the_trees(rows):
     assert laid.num_tokens.tolist() == [3, 2, 2, 2, 2, 3]
     flat = laid.input_ids.flatten()
     assert flat[laid.last].tolist() == [2] * 6
-    assert laid.useful_tokens == sum(map(len, trees))
+    assert int((laid.tree_ids != PADDING).sum()) == sum(map(len, trees))
     for branch, ids in enumerate(ids for t in trees for ids in t.branches):
-        assert laid.label[laid.branch == branch].tolist() == ids
+        assert laid.label[laid.branch == branch].tolist() == ids.tolist()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multifaceted.data.batches import EvaluationBatches
+from multifaceted.data.batches import Batch, EvaluationBatches
 from multifaceted.data.encode import Overlong, encode
 from multifaceted.data.source import BadRows
 from multifaceted.mini import world
@@ -30,7 +30,7 @@ def margins(policy: Path) -> np.ndarray:
     pairs = [pair for pair in world.validation_pairs(500, PAIRS_SEED) if len(pair.contrast) == 1]
     encoded = encode(pairs, tokenizer, max_length=192, overlong=Overlong.DROP, with_rejected=True, bad=BadRows())
     scorer = Scorer(source.load_model(tokenizer, reward=False, max_length=192), reward=False).eval()
-    batches = EvaluationBatches(trees=encoded.trees, micro_examples=16)
+    batches = EvaluationBatches(trees=encoded.trees, batch=Batch(examples=16))
     found = {}
     for place in range(len(batches)):
         batch = batches[place]

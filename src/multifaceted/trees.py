@@ -8,29 +8,45 @@ sees its tree's prompt and its own branch, nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 PADDING = -1
+Tokens = NDArray[np.int32]
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class TokenTree:
     """One example as token ids. `prompt` begins with BOS; a branch ends with EOS unless it was cut."""
 
     id: str
-    prompt: list[int]
-    branches: list[list[int]]
+    prompt: Tokens
+    branches: list[Tokens]
     """The chosen branch first, then the rejected ones."""
     source: str
     dimensions: tuple[str, ...] = ()
     """The dimensions in which chosen and rejected differ."""
     margin: float | None = None
 
+    def __post_init__(self) -> None:
+        self.prompt = _tokens(self.prompt)
+        self.branches = [_tokens(branch) for branch in self.branches]
+
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.branches))
+
+    @property
+    def paths(self) -> list[TokenTree]:
+        """The same example without sharing: a tree for each branch, each with the prompt."""
+        return [replace(self, branches=[branch]) for branch in self.branches]
+
+
+def _tokens(ids: ArrayLike) -> Tokens:
+    return np.asarray(ids, dtype=np.int32)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,96 +71,67 @@ class TreeRows:
     """[scored]"""
     branch: Tensor
     """[scored], index into the branches of the batch."""
-    last: Tensor
-    """[branches], flat index of a branch's last token."""
+    prompt: Tensor
+    """[branches, 2], flat index of the first token of a branch's prompt, and the prompt's length."""
+    first: Tensor
+    """[branches], flat index of a branch's first token."""
     num_tokens: Tensor
     """[branches], scored tokens of a branch."""
 
     def to(self, device: torch.device | str) -> TreeRows:
         """The same rows on another device."""
-        return TreeRows(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return TreeRows(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
     @property
-    def useful_tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int((self.tree_ids != PADDING).sum())
+    def last(self) -> Tensor:
+        """[branches], flat index of a branch's last token."""
+        return self.first + self.num_tokens - 1
 
 
-def lay_out(trees: Sequence[TokenTree], rows: Sequence[Sequence[int]] | None = None) -> TreeRows:
+def lay_out(
+    trees: Sequence[TokenTree], rows: Sequence[Sequence[int]] | None = None, *, multiple_of: int = 1
+) -> TreeRows:
     """Lay out trees; branches are numbered in the order of `trees`.
 
     Args:
         rows: indices of the trees of each row; by default one tree a row.
+        multiple_of: what the width is rounded up to, for kernels that are compiled for each width.
     """
     rows = rows if rows is not None else [[index] for index in range(len(trees))]
     width = max(sum(len(trees[index]) for index in row) for row in rows)
-    first_branch = [0]
-    for tree in trees:
-        first_branch.append(first_branch[-1] + len(tree.branches))
-    num_branches = first_branch[-1]
-
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    position_ids = torch.zeros_like(input_ids)
-    tree_ids = torch.full_like(input_ids, PADDING)
-    branch_ids = torch.full_like(input_ids, PADDING)
-    source: list[int] = []
-    label: list[int] = []
-    branch: list[int] = []
-    last = [0] * num_branches
+    width = -(-width // multiple_of) * multiple_of
+    num_branches = [len(tree.branches) for tree in trees]
+    first_branch = np.cumsum([0, *num_branches])
+    flat = np.zeros((4, len(rows) * width), dtype=np.int64)
+    flat[2:] = PADDING
+    prompt = np.zeros((sum(num_branches), 2), dtype=np.int64)
+    first = np.zeros(sum(num_branches), dtype=np.int64)
     for r, row in enumerate(rows):
-        cursor = 0
+        cursor = r * width
         for index in row:
-            tree = trees[index]
-            start, prompt = cursor, len(tree.prompt)
-            tokens, positions, members = list(tree.prompt), list(range(prompt)), [0] * prompt
-            for b, ids in enumerate(tree.branches):
-                begin = r * width + start + len(tokens)
-                source += [r * width + start + prompt - 1, *range(begin, begin + len(ids) - 1)]
-                label += ids
-                branch += [first_branch[index] + b] * len(ids)
-                last[first_branch[index] + b] = begin + len(ids) - 1
-                tokens += ids
-                positions += range(prompt, prompt + len(ids))
-                members += [b + 1] * len(ids)
-            cursor += len(tokens)
-            span = slice(start, cursor)
-            input_ids[r, span] = torch.tensor(tokens)
-            position_ids[r, span] = torch.tensor(positions)
-            tree_ids[r, span] = index
-            branch_ids[r, span] = torch.tensor(members)
+            tree, start = trees[index], cursor
+            for b, ids in enumerate([tree.prompt, *tree.branches]):
+                depth = len(tree.prompt) if b else 0
+                span = slice(cursor, cursor + len(ids))
+                flat[0, span], flat[1, span] = ids, np.arange(depth, depth + len(ids))
+                flat[2, span], flat[3, span] = index, b
+                if b:
+                    number = first_branch[index] + b - 1
+                    prompt[number], first[number] = (start, len(tree.prompt)), cursor
+                cursor += len(ids)
+    input_ids, position_ids, tree_ids, branch_ids = torch.from_numpy(flat.reshape(4, len(rows), width))
+    num_tokens = np.array([len(ids) for tree in trees for ids in tree.branches])
+    before_first = prompt.sum(axis=1) - 1
+    source = [np.r_[b, f : f + n - 1] for b, f, n in zip(before_first, first, num_tokens, strict=True)]
     return TreeRows(
         input_ids=input_ids,
         position_ids=position_ids,
         tree_ids=tree_ids,
         branch_ids=branch_ids,
-        source=torch.tensor(source),
-        label=torch.tensor(label),
-        branch=torch.tensor(branch),
-        last=torch.tensor(last),
-        num_tokens=torch.tensor([len(ids) for tree in trees for ids in tree.branches]),
+        source=torch.from_numpy(np.concatenate(source)),
+        label=torch.from_numpy(np.concatenate([ids for tree in trees for ids in tree.branches]).astype(np.int64)),
+        branch=torch.from_numpy(np.repeat(np.arange(len(num_tokens)), num_tokens)),
+        prompt=torch.from_numpy(prompt),
+        first=torch.from_numpy(first),
+        num_tokens=torch.from_numpy(num_tokens),
     )
-
-
-def balanced_rows(lengths: Sequence[int], num_rows: int) -> list[list[int]]:
-    """Deal trees to rows, the longest first, each to the shortest row so far (Graham 1969): little padding is left."""
-    rows: list[list[int]] = [[] for _ in range(min(num_rows, len(lengths)))]
-    filled = [0] * len(rows)
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = filled.index(min(filled))
-        rows[row].append(index)
-        filled[row] += lengths[index]
-    return rows
-
-
-def tree_mask(tree_ids: Tensor, branch_ids: Tensor) -> Tensor:
-    """Which position may attend to which: [rows, 1, width, width], true where the query (dim 2) sees the key (dim 3).
-
-    Padding sees itself alone, so that its softmax stays finite; nothing else sees padding.
-    """
-    width = tree_ids.shape[1]
-    same_tree = tree_ids[:, :, None] == tree_ids[:, None, :]
-    on_path = (branch_ids[:, None, :] == 0) | (branch_ids[:, None, :] == branch_ids[:, :, None])
-    earlier = torch.ones(width, width, dtype=torch.bool, device=tree_ids.device).tril()
-    is_real = (tree_ids != PADDING)[:, :, None]
-    itself = torch.eye(width, dtype=torch.bool, device=tree_ids.device)
-    return ((same_tree & on_path & earlier & is_real) | itself)[:, None]

@@ -119,9 +119,9 @@ def test_the_exported_tokenizer_gives_the_training_bytes(tokenizer, tmp_path):
     one = example()
     trees = encode([one], tokenizer, max_length=200, overlong=Overlong.DROP, with_rejected=True, bad=BadRows()).trees
     messages = [*conversation(one), {"role": "assistant", "content": one.chosen}]
-    assert loaded.apply_chat_template(messages)["input_ids"] == trees[0].prompt + trees[0].branches[0]
+    assert loaded.apply_chat_template(messages)["input_ids"] == [*trees[0].prompt, *trees[0].branches[0]]
     prompt = loaded.apply_chat_template(conversation(one), add_generation_prompt=True)["input_ids"]
-    assert prompt == trees[0].prompt
+    assert prompt == trees[0].prompt.tolist()
 
 
 def run(examples, tokenizer, **kwargs):
@@ -133,7 +133,7 @@ def run(examples, tokenizer, **kwargs):
 def test_one_bos_and_one_eos(tokenizer):
     tree = run([example()], tokenizer).trees[0]
     for branch in tree.branches:
-        path = tree.prompt + branch
+        path = [*tree.prompt.tolist(), *branch.tolist()]
         assert path.count(tokenizer.bos_token_id) == 1 and path[0] == tokenizer.bos_token_id
         assert path.count(tokenizer.eos_token_id) == 1 and path[-1] == tokenizer.eos_token_id
 
@@ -147,7 +147,7 @@ def test_overlong_examples_are_dropped_or_cut_and_counted(tokenizer):
     assert cut.cut == {"response_cut": 1} and len(cut.trees[1].branches[0]) == 30
     assert tokenizer.eos_token_id not in cut.trees[1].branches[0]
     whole = run([long], tokenizer, max_length=10_000).trees[0]
-    assert cut.trees[1].prompt == whole.prompt, "a cut never touches the prompt"
+    assert cut.trees[1].prompt.tolist() == whole.prompt.tolist(), "a cut never touches the prompt"
 
 
 def test_responses_that_become_equal_by_cutting_are_dropped(tokenizer):

@@ -29,6 +29,10 @@ def models(architecture, kind=AutoModelForCausalLM, **extra):
     return ours, plain
 
 
+def path_of(tree, branch):
+    return [*tree.prompt.tolist(), *branch.tolist()]
+
+
 def random_trees(num, branches=3):
     generator = torch.Generator().manual_seed(1)
 
@@ -51,9 +55,9 @@ def test_branch_logps_equal_separate_sequences(architecture, packing):
     separate = []
     for tree in trees:
         for branch in tree.branches:
-            logits = plain(torch.tensor([tree.prompt + branch])).logits[0].log_softmax(-1)
+            logits = plain(torch.tensor([path_of(tree, branch)])).logits[0].log_softmax(-1)
             positions = torch.arange(len(tree.prompt) - 1, len(tree.prompt) + len(branch) - 1)
-            separate.append(logits[positions, torch.tensor(branch)].sum())
+            separate.append(logits[positions, torch.tensor(branch, dtype=torch.long)].sum())
     torch.testing.assert_close(together, torch.stack(separate), atol=1e-5, rtol=1e-5)
 
 
@@ -62,7 +66,7 @@ def test_branch_logps_equal_separate_sequences(architecture, packing):
 def test_rewards_equal_transformers_on_padded_sequences(architecture):
     ours, plain = models(architecture, AutoModelForSequenceClassification, num_labels=1)
     trees = random_trees(3)
-    paths = [tree.prompt + branch for tree in trees for branch in tree.branches]
+    paths = [path_of(tree, branch) for tree in trees for branch in tree.branches]
     width = max(map(len, paths))
     padded = torch.tensor([path + [0] * (width - len(path)) for path in paths])
     expected = plain(padded, attention_mask=(padded != 0).long()).logits[:, 0]
@@ -91,9 +95,9 @@ def test_gradients_equal_those_of_separate_sequences():
     branch_logps(ours, lay_out(trees)).sum().backward()
     for tree in trees:
         for branch in tree.branches:
-            logits = plain(torch.tensor([tree.prompt + branch])).logits[0].log_softmax(-1)
+            logits = plain(torch.tensor([path_of(tree, branch)])).logits[0].log_softmax(-1)
             positions = torch.arange(len(tree.prompt) - 1, len(tree.prompt) + len(branch) - 1)
-            logits[positions, torch.tensor(branch)].sum().backward()
+            logits[positions, torch.tensor(branch, dtype=torch.long)].sum().backward()
     for (name, ours_p), plain_p in zip(ours.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours_p.grad, plain_p.grad, atol=1e-4, rtol=1e-4, msg=name)
 

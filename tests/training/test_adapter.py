@@ -108,7 +108,7 @@ def test_an_adapter_continues(trained, tiny_run, tmp_path):
 
 
 def test_an_interrupted_run_continues_to_the_same_bytes(trained, tiny_run, tmp_path, monkeypatch):
-    settings = [f"start={tiny_run.folder}", "adapter=dora", "adapter.dropout=0.1", "batch.micro_examples=2"]
+    settings = [f"start={tiny_run.folder}", "adapter=dora", "adapter.dropout=0.1", "batch.max_tokens=700"]
     whole = trained("orpo", *settings, folder=tmp_path / "whole")
     SignalAt(monkeypatch, step=2, number=signal.SIGTERM)
     stopped = trained("orpo", *settings, folder=tmp_path / "stopped")

@@ -109,7 +109,7 @@ def test_a_diverging_loss_names_step_and_examples_and_keeps_the_checkpoint(train
 
     monkeypatch.setattr(ORPO, "__call__", diverging)
     with pytest.raises(NonFiniteLossError, match=r"nan at optimizer step 3, in examples mini-0-") as error:
-        trained("orpo", "validation.times=4", "data.source.num_validation=4", "batch.micro_examples=4")
+        trained("orpo", "validation.times=4", "data.source.num_validation=4", "batch.max_tokens=1500")
     assert "The last checkpoint is kept" in str(error.value)
     kept = checkpoints(tmp_path / "outputs" / "orpo" / "checkpoints")
     assert kept[-1].step == 3
@@ -209,12 +209,12 @@ def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path)
             f"start={tiny_run.folder}",
             "max_steps=1",
             f"trainer.precision={precision}",
-            "batch.micro_examples=4",
+            "batch.max_tokens=1500",
         ]
         outcome = trained("dpo", *settings, "objective.beta=1", folder=tmp_path / precision)
         margin = next(row["train/margin"] for row in read_jsonl(outcome.folder / METRICS) if "train/margin" in row)
         assert margin == pytest.approx(0, abs=1e-4 if precision == "32-true" else 0.5), precision
-    written = [json.loads(path.read_text())["logps"] for path in (tmp_path / "cache" / "reference").iterdir()]
+    written = [json.loads(path.read_text())["logps"] for path in (tmp_path / "cache" / "reference").rglob("*.json")]
     assert len(written) == 3 and all(a != b for a, b in itertools.combinations(written, 2)), (
         "each in its own arithmetic"
     )

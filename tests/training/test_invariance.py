@@ -20,25 +20,96 @@ def curve(outcome, key="train/loss"):
     return [row[key] for row in read_jsonl(outcome.folder / METRICS) if key in row]
 
 
+def steps_of(outcome):
+    """What each step logged of training."""
+    rows = [row for row in read_jsonl(outcome.folder / METRICS) if "train/loss" in row]
+    return [{key: value for key, value in row.items() if key.startswith("train/")} for row in rows]
+
+
 def start_of(experiment, tiny_run):
     return [f"start={tiny_run.folder}"] if experiment in ("dpo", "reward_model") else []
+
+
+CUTS = {
+    "one pass": [],
+    "two trees a pass": ["batch.max_tokens=900"],
+    "one tree a pass": ["batch.max_tokens=560"],
+    "padded": ["batch.packing=false"],
+    "padded, two passes": ["batch.packing=false", "batch.max_tokens=1200"],
+    "prompts repeated": ["batch.share_prefix=false"],
+    "prompts repeated and padded": ["batch.packing=false", "batch.share_prefix=false"],
+}
 
 
 @pytest.mark.parametrize("experiment", CURVES)
 @pytest.mark.parametrize("num_rejected", [1, 2])
 def test_a_step_is_the_same_however_it_is_cut(experiment, num_rejected, trained, tiny_run, tmp_path):
-    curves = {}
-    for micro in (1, 2, 4):
+    """Ten steps: loss and every metric, so gradients too."""
+    curves, summaries = {}, {}
+    for name, cut in CUTS.items():
         outcome = trained(
-            experiment, f"batch.micro_examples={micro}", f"data.source.num_rejected={num_rejected}", "batch.examples=4",
-            *start_of(experiment, tiny_run), *CURVES[experiment], folder=tmp_path / f"{experiment}{micro}",
+            experiment, *cut, f"data.source.num_rejected={num_rejected}", "data.source.num_examples=40",
+            *start_of(experiment, tiny_run), *CURVES[experiment], folder=tmp_path / name,
         )  # fmt: skip
-        curves[micro] = (curve(outcome), outcome.summary)
-    for micro in (1, 2):
-        assert curves[micro][0] == pytest.approx(curves[4][0], rel=1e-4)
-        for key, value in curves[4][1].items():
+        curves[name], summaries[name] = steps_of(outcome), outcome.summary
+    whole = curves["one pass"]
+    assert len(whole) == 10
+    for name, rows in curves.items():
+        for ours, theirs in zip(rows, whole, strict=True):
+            # A reward is a difference of two sums of some hundred nats, each with seven digits.
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=2e-5), name
+        for key, value in summaries["one pass"].items():
             if key.startswith("val/"):
-                assert curves[micro][1][key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+                assert summaries[name][key] == pytest.approx(value, rel=1e-3, abs=1e-4), (name, key)
+
+
+@pytest.mark.parametrize("num_rejected", [1, 2])
+@pytest.mark.parametrize("experiment", CURVES)
+def test_gradients_of_a_step_are_the_same_however_it_is_cut(experiment, num_rejected):
+    """Loss, gradients and metrics of one optimizer step, to 1e-5."""
+    from multifaceted.config import build
+    from multifaceted.data.batches import Batch, TrainingBatches
+    from multifaceted.model.score import Scorer
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.module import PreferenceModule
+    from multifaceted.training.prepare import prepare_data
+    from tests.conftest import TINY, composed
+
+    config = build(
+        composed("train", [f"+experiment={experiment}", *TINY, f"data.source.num_rejected={num_rejected}"]), TrainConfig
+    )
+    data = prepare_data(config, config.model, check=lambda _: None)
+    reward = config.has_reward_head
+    torch.manual_seed(0)
+    model = config.model.load_model(data.tokenizer, reward=reward, max_length=400)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # where branches differ, and their gradients cancel less
+    module = PreferenceModule(Scorer(model, reward=reward), config.objective, config.optimizer, config.schedule, 1)
+    generator = torch.Generator().manual_seed(0)
+    trees = data.train.trees[:8]
+    reference = {t.id: (-50 * torch.rand(len(t.branches), generator=generator)).tolist() for t in trees}
+    results = {}
+    for name, cut in CUTS.items():
+        settings = {key.removeprefix("batch."): value for key, value in (entry.split("=") for entry in cut)}
+        batch = Batch(examples=8, **{k: int(v) if v.isdigit() else v == "true" for k, v in settings.items()})
+        sums = {}
+        for rank in range(2):  # of whose two shares the gradient of a step is the sum
+            step = next(
+                iter(
+                    TrainingBatches(
+                        trees=trees, batch=batch, num_epochs=1, seed=0, rank=rank, world_size=2, reference=reference
+                    )
+                )
+            )
+            for part in step.passes:
+                module.share_of_step(part, step, sums).backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        model.zero_grad()
+        results[name] = (gradients, torch.stack([sums[key] for key in sorted(sums)]))
+    for name, (gradients, values) in results.items():
+        torch.testing.assert_close(values, results["one pass"][1], rtol=1e-5, atol=1e-6, msg=name)
+        difference = (gradients - results["one pass"][0]).abs().max() / gradients.abs().max()
+        assert difference < 1e-5, (name, float(difference))
 
 
 @pytest.mark.parametrize("experiment", CURVES)
@@ -76,7 +147,7 @@ class SignalAt:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_continues_to_the_same_bytes(number, export, trained, tmp_path, monkeypatch):
     settings = [
-        "batch.micro_examples=2",
+        "batch.max_tokens=700",
         "batch.examples=4",
         "data.source.num_examples=32",
         f"export={export}",
@@ -112,7 +183,7 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_are_not(trained, tmp_path):
 def test_validation_while_training_equals_scoring_the_export(trained):
     """The export is the model that was validated: its loss on the same pairs is the same number."""
     from multifaceted.config import build
-    from multifaceted.data.batches import EvaluationBatches
+    from multifaceted.data.batches import Batch, EvaluationBatches
     from multifaceted.model.build import PretrainedModel
     from multifaceted.model.score import Scorer
     from multifaceted.training.config import TrainConfig
@@ -127,7 +198,7 @@ def test_validation_while_training_equals_scoring_the_export(trained):
     trees = config.data.encode(validation, config.mix, 0, tokenizer, with_rejected=True).trees
     model = source.load_model(tokenizer, reward=False, max_length=400).eval()
     module = PreferenceModule(Scorer(model, reward=False), config.objective, config.optimizer, config.schedule, 1)
-    batches = EvaluationBatches(trees=trees, micro_examples=3)
+    batches = EvaluationBatches(trees=trees, batch=Batch(examples=1, max_tokens=900))
     with torch.no_grad():
         losses = torch.cat([module(batches[i]).loss for i in range(len(batches))])
     assert losses.mean().item() == pytest.approx(outcome.summary["val/loss"], rel=1e-5)

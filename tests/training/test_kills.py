@@ -20,7 +20,7 @@ from multifaceted.training.run import run
 from tests.conftest import TINY, composed
 
 POINTS = {
-    "inside an accumulation window": "training.module:PreferenceModule.training_step",
+    "between two passes of a step": "training.module:PreferenceModule.share_of_step",
     "after an optimizer step, before anything is saved": "training.callbacks:StopOnSignal.on_train_batch_end",
     "when the shards are written": "training.checkpoint:write_json",
     "before the checkpoint has its name": "training.checkpoint:put_in_place",
@@ -35,16 +35,14 @@ POINTS = {
 
 ONCE_A_RUN = list(POINTS)[-4:]
 FAST = [
-    "inside an accumulation window",
+    "between two passes of a step",
     "before the checkpoint has its name",
     "while earlier metrics are cut off",
     "before the export has its name",
 ]
 
-MICRO_PER_STEP = 2
 IS_MOMENT = {
-    "inside an accumulation window": lambda arguments: arguments[-1] % MICRO_PER_STEP == 1,
-    "after an optimizer step, before anything is saved": lambda arguments: arguments[-1] % MICRO_PER_STEP == 1,
+    "between two passes of a step": lambda arguments: arguments[1] is arguments[2].passes[1],
     "while an old checkpoint is deleted": lambda arguments: arguments[0].name.endswith(".deleted"),
     "between the export and the summary": lambda arguments: arguments[0].name == SUMMARY,
 }
@@ -53,14 +51,14 @@ IS_MOMENT = {
 THREE_EPOCHS = [
     "num_epochs=3",
     "data.source.num_examples=54",  # 40.5 steps; the first epoch ends inside a step, the second with step 27
-    "batch.micro_examples=2",
+    "batch.max_tokens=700",
     "checkpoint.every_steps=3",
     "validation.times=4",
 ]
 TWO_EPOCHS = [
     "num_epochs=2",
     "data.source.num_examples=14",  # seven steps
-    "batch.micro_examples=2",
+    "batch.max_tokens=700",
     "checkpoint.every_steps=2",
     "validation.times=2",
 ]
@@ -102,12 +100,12 @@ def strike(patch, point, step, death):
 
 
 def train(plain, folder, seen, *kill):
-    """Train in a process of its own; the ids of every micro-batch go to `seen`."""
+    """Train in a process of its own; the ids of every step go to `seen`."""
     original = PreferenceModule.training_step
 
     def recorded(module, batch, index):
         with seen.open("a") as stream:
-            stream.write(json.dumps([index, batch.ids, time.monotonic()]) + "\n")
+            stream.write(json.dumps([index, [part.ids for part in batch.passes], time.monotonic()]) + "\n")
         return original(module, batch, index)
 
     PreferenceModule.training_step = recorded
@@ -137,7 +135,7 @@ def plain_config(root, *overrides):
 
 
 def trained_on(seen):
-    """Micro-batch to the ids that the final weights were trained on: a rewind replaces what it repeats."""
+    """Step to the ids, by forward pass, that the final weights were trained on: a rewind replaces what it repeats."""
     return {index: ids for index, ids, _ in map(json.loads, seen.read_text().splitlines())}
 
 
@@ -183,7 +181,7 @@ def test_ten_kills(start, tmp_path):
         child.join()
         assert child.exitcode == -signal.SIGKILL
     in_order = [
-        ("inside an accumulation window", 22),
+        ("between two passes of a step", 22),
         ("after an optimizer step, before anything is saved", 27),  # an epoch's end
         ("when the shards are written", 28),
         ("before the checkpoint has its name", 31),
@@ -199,7 +197,7 @@ def test_ten_kills(start, tmp_path):
     child.join()
     assert child.exitcode == 0
     assert trained_on(seen) == trained_on(tmp_path / "whole.jsonl")
-    assert len(trained_on(seen)) == 41 * MICRO_PER_STEP
+    assert len(trained_on(seen)) == 41
     assert_same_run(killed, whole)
 
 

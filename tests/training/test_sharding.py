@@ -13,8 +13,9 @@ from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import RankFailedError, launch
 from multifaceted.training.module import PreferenceModule
+from multifaceted.training.prepare import _refuse_idle_ranks
 from multifaceted.training.ranks import Ranks, joined
-from multifaceted.training.run import _refuse_idle_ranks, run
+from multifaceted.training.run import run
 from tests.conftest import TINY, composed
 from tests.test_config import choices
 
@@ -94,7 +95,7 @@ FSDP = ["strategy=fsdp", "trainer.devices=2"]
 def test_two_ranks_give_the_curve_of_one_process(tmp_path, tiny_run):
     variants = {name: (name, []) for name in OBJECTIVES}
     variants |= {name: ("dpo", [f"objective={name}"]) for name in choices("objective") if name not in OBJECTIVES}
-    variants["accumulating"] = ("orpo", ["batch.examples=5", "batch.micro_examples=1", "data.source.num_examples=50"])
+    variants["accumulating"] = ("orpo", ["batch.examples=5", "batch.max_tokens=400", "data.source.num_examples=50"])
     variants["checkpointed"] = (
         "orpo",
         ["activation_checkpointing=true", "clip_norm=0.1", "optimizer=adamw", "optimizer.lr=1e-2"],
@@ -114,9 +115,9 @@ def test_two_ranks_give_the_curve_of_one_process(tmp_path, tiny_run):
 def test_a_checkpoint_changes_hands(tmp_path, tiny_run):
     """Interrupted on two ranks (by a signal to the second alone) and continued on one, and the reverse.
 
-    A step is two micro-batches on one rank and one on two.
+    A step is two forward passes on one rank and one on two.
     """
-    accumulating = "batch.micro_examples=2"
+    accumulating = "batch.max_tokens=700"
     config, plain = compose_run(tmp_path, None, "orpo", accumulating)
     whole = run(config, plain, tmp_path / "whole")
     two_plain = compose_run(tmp_path, None, "orpo", accumulating, *FSDP)[1]

@@ -1,43 +1,128 @@
-"""Batches: which examples an optimizer step sees, cut into micro-batches for ranks.
+"""Batches: which examples an optimizer step sees, and the forward passes it is cut into, on each rank.
 
-Everything follows from the seed and a global position, so a run resumes from a number and every rank agrees.
+Everything follows from the seed and a position in the stream of examples, so a run resumes from that position and
+every rank agrees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
-from multifaceted.trees import TokenTree, TreeRows, balanced_rows, lay_out
+from multifaceted.data.packing import Position, all_rows, next_row, padded_rows, step_rows
+from multifaceted.trees import TokenTree, TreeRows, lay_out
+from multifaceted.work import Work
 
 
 @dataclass(kw_only=True, slots=True)
 class Batch:
-    """How many examples an optimizer step averages over, and how many of them a device holds at once.
+    """How much an optimizer step averages over, and how much of it a device holds at once.
+
+    Give `examples` or `tokens`.
 
     Attributes:
-        examples: examples of an optimizer step, over all ranks.
-        micro_examples: most examples in one forward pass of one rank.
+        examples: examples of an optimizer step, over all ranks, whatever rows they need.
+        tokens: tokens of an optimizer step, over all ranks: so many full rows, with whatever examples fill them.
+        max_tokens: most tokens of one forward pass of one device, which is one row.
+        look_ahead: how many examples may wait for a row that they fill; with `tokens`.
+        packing: several trees share a row; otherwise each has its own, padded to the longest of its pass.
+        share_prefix: a prompt stands once before all its branches; otherwise before each.
     """
 
-    examples: int
-    micro_examples: int = 16
+    examples: int | None = None
+    tokens: int | None = None
+    max_tokens: int = 8192
+    look_ahead: int = 64
+    packing: bool = True
+    share_prefix: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("examples", "micro_examples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if (self.examples is None) == (self.tokens is None):
+            raise ValueError(
+                f"examples is {self.examples} and tokens is {self.tokens}: give one of them and set the other to null"
+            )
+        for name in ("examples", "tokens", "max_tokens", "look_ahead"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.tokens is not None and not self.packing:
+            raise ValueError(f"tokens is {self.tokens} and packing is false: tokens counts packed rows; set examples")
+        if self.tokens is not None and self.tokens % self.max_tokens:
+            raise ValueError(f"tokens is {self.tokens}; it must be a multiple of max_tokens={self.max_tokens}")
 
-    def num_micro_batches(self, world_size: int) -> int:
-        """Forward passes of each rank in one optimizer step."""
-        return -(-self.examples // (self.micro_examples * world_size))
+    def check_ranks(self, world_size: int) -> None:
+        """Refuse a number of ranks that full rows cannot be dealt to.
+
+        Raises:
+            ValueError: names the numbers.
+        """
+        if self.tokens is not None and self.tokens % (self.max_tokens * world_size):
+            least = self.max_tokens * world_size
+            raise ValueError(
+                f"tokens is {self.tokens}, and {world_size} ranks with rows of {self.max_tokens} tokens need a multiple"
+                f" of {least}; set batch.tokens={-(-self.tokens // least) * least}"
+            )
+
+    def cost(self, tree: TokenTree) -> int:
+        """Tokens of a tree as it is laid out, without padding."""
+        return len(tree) if self.share_prefix else sum(map(len, tree.paths))
+
+    def passes(self, trees: Sequence[TokenTree], world_size: int = 1) -> list[list[int]]:
+        """Indices of the trees of each forward pass, for all ranks."""
+        if self.packing:
+            return step_rows([self.cost(tree) for tree in trees], self.max_tokens, world_size)
+        return padded_rows([[len(piece) for piece in self.pieces(tree)] for tree in trees], self.max_tokens)
+
+    def check_trees(self, trees: Sequence[TokenTree]) -> None:
+        """Refuse a tree that no row holds; sharing on, data is encoded so that there is none.
+
+        Raises:
+            ValueError: names the example.
+        """
+        for tree in trees:
+            if (cost := self.cost(tree)) > self.max_tokens:
+                raise ValueError(
+                    f"example {tree.id!r} takes {cost} tokens, and batch.max_tokens={self.max_tokens}; raise it, or set"
+                    " batch.share_prefix=true"
+                )
+
+    def pieces(self, tree: TokenTree) -> list[TokenTree]:
+        """The trees as which an example is laid out."""
+        return [tree] if self.share_prefix else tree.paths
+
+    def lay_out(self, trees: Sequence[TokenTree]) -> TreeRows:
+        """The rows of one forward pass.
+
+        Few widths occur: kernels for GPUs are compiled for each.
+        """
+        pieces = [piece for tree in trees for piece in self.pieces(tree)]
+        together = [list(range(len(pieces)))] if self.packing else None
+        return lay_out(pieces, together, multiple_of=self._widths(on_gpu=torch.cuda.is_available()))
+
+    def work(self, passes: Iterable[Sequence[TokenTree]], *, on_gpu: bool | None = None) -> Work:
+        """The work of forward passes, with the positions of the rows that `lay_out` makes of them.
+
+        Args:
+            on_gpu: whether they run on a GPU; by default, if there is one.
+        """
+        multiple = self._widths(on_gpu=torch.cuda.is_available() if on_gpu is None else on_gpu)
+        total = Work()
+        for trees in passes:
+            lengths = [len(piece) for tree in trees for piece in self.pieces(tree)]
+            rows, width = (1, sum(lengths)) if self.packing else (len(lengths), max(lengths))
+            laid_out = rows * -(-width // multiple) * multiple
+            total += Work.of(trees) + Work(laid_out=laid_out, padding=laid_out - sum(lengths))
+        return total
+
+    def _widths(self, *, on_gpu: bool) -> int:
+        return -(-self.max_tokens // 8) if on_gpu else 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,10 +145,6 @@ class PreferenceBatch:
     ids: list[str]
     sources: list[str]
     dimensions: list[tuple[str, ...]]
-    step_examples: int
-    """Examples of the whole optimizer step, over all micro-batches and ranks."""
-    step_tokens: int
-    """Tokens of the chosen branches of the whole optimizer step."""
     counts: bool = True
     """False for a batch that only keeps a rank in step with the others and must add nothing."""
 
@@ -78,18 +159,12 @@ class PreferenceBatch:
 
 
 def collate(
-    trees: Sequence[TokenTree],
-    reference: dict[str, list[float]] | None = None,
-    *,
-    step_examples: int | None = None,
-    step_tokens: int | None = None,
-    counts: bool = True,
+    trees: Sequence[TokenTree], batch: Batch, reference: dict[str, list[float]] | None = None, *, counts: bool = True
 ) -> PreferenceBatch:
-    """Lay out examples, about two trees a row: a long one beside a short one leaves little padding.
+    """Lay out the examples of one forward pass.
 
     Args:
         reference: example id to the reference log-probability of each branch.
-        step_examples, step_tokens: totals of the optimizer step; by default those of this batch.
     """
     chosen, pairs, start = [], [], 0
     for index, tree in enumerate(trees):
@@ -98,7 +173,7 @@ def collate(
         start += len(tree.branches)
     columns = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
     return PreferenceBatch(
-        rows=lay_out(trees, balanced_rows([len(tree) for tree in trees], -(-len(trees) // 2))),
+        rows=batch.lay_out(trees),
         chosen=torch.tensor(chosen),
         pair_chosen=columns[0],
         pair_rejected=columns[1],
@@ -108,17 +183,34 @@ def collate(
         ids=[tree.id for tree in trees],
         sources=[tree.source for tree in trees],
         dimensions=[tree.dimensions for tree in trees],
-        step_examples=len(trees) if step_examples is None else step_examples,
-        step_tokens=sum(len(t.branches[0]) for t in trees) if step_tokens is None else step_tokens,
         counts=counts,
     )
 
 
-@dataclass(kw_only=True, eq=False)
-class TrainingBatches(Dataset[PreferenceBatch]):
-    """The micro-batches of a whole run, as a sequence that any position can be read from.
+@dataclass(kw_only=True, slots=True)
+class StepBatch:
+    """One optimizer step: the forward passes of this rank, of which every rank has as many."""
 
-    Epochs follow one another, each a shuffle of its own; the last step takes what is left.
+    passes: list[PreferenceBatch]
+    examples: int
+    """Of all passes of all ranks."""
+    tokens: int
+    """Of the chosen branches, of all passes of all ranks."""
+    work: Work
+    """Of all passes of all ranks."""
+    position: Position
+    """Where the stream of examples stands after this step."""
+
+    def to(self, device: torch.device | str) -> StepBatch:
+        """The same batch on another device."""
+        return replace(self, passes=[batch.to(device) for batch in self.passes])
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainingBatches(IterableDataset[StepBatch]):
+    """The optimizer steps of a whole run. Epochs follow one another, each a shuffle of its own.
+
+    Iterating begins at `start`, so a run continues where it stood; the last step takes what is left.
     """
 
     trees: Sequence[TokenTree]
@@ -129,68 +221,120 @@ class TrainingBatches(Dataset[PreferenceBatch]):
     rank: int = 0
     world_size: int = 1
     reference: dict[str, list[float]] | None = None
+    start_step: int = 0
+    start: Position = field(default_factory=Position)
+
+    def __post_init__(self) -> None:
+        self.batch.check_trees(self.trees)
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        steps = -(-len(self.trees) * self.num_epochs // self.batch.examples)
-        return steps if self.max_steps is None else min(steps, self.max_steps)
-
-    @property
-    def micro_per_step(self) -> int:
-        """Micro-batches of this rank in one optimizer step."""
-        return self.batch.num_micro_batches(self.world_size)
+        return self._all_steps if self.max_steps is None else min(self._all_steps, self.max_steps)
 
     def __len__(self) -> int:
-        return self.num_steps * self.micro_per_step
+        return self.num_steps
 
-    def step_indices(self, step: int) -> list[int]:
-        """Indices of the trees of an optimizer step, in the run's order."""
-        size = len(self.trees)
-        begin = step * self.batch.examples
-        end = min(begin + self.batch.examples, size * self.num_epochs)
-        return [int(self._epoch_order(place // size)[place % size]) for place in range(begin, end)]
+    def __iter__(self) -> Iterator[StepBatch]:
+        position = copy.deepcopy(self.start)
+        for _ in range(self.start_step, self.num_steps):
+            yield self._step(self._next_rows(position), copy.deepcopy(position))
 
-    def __getitem__(self, position: int) -> PreferenceBatch:
-        step, part = divmod(position, self.micro_per_step)
-        # Similar lengths share a forward pass: less padding, and the same work for every rank.
-        indices = sorted(self.step_indices(step), key=lambda i: len(self.trees[i]), reverse=True)
-        num_chunks = self.micro_per_step * self.world_size
-        size = -(-len(indices) // num_chunks)
-        chunk = part * self.world_size + self.rank
-        members = indices[chunk * size : (chunk + 1) * size]
-        return collate(
-            [self.trees[i] for i in members or indices[:1]],
-            self.reference,
-            step_examples=len(indices),
-            step_tokens=sum(len(self.trees[i].branches[0]) for i in indices),
-            counts=bool(members),
+    def rows_of_steps(self) -> Iterator[list[list[int]]]:
+        """Indices of the trees of each forward pass of each step of the whole run, over all ranks."""
+        position = Position()
+        for _ in range(self.num_steps):
+            yield self._next_rows(position)
+
+    def _next_rows(self, position: Position) -> list[list[int]]:
+        """Trees of the forward passes of the next step, over all ranks; moves `position` on."""
+        size = self._stream_size
+        if self.batch.examples is not None:
+            end = min(position.drawn + self.batch.examples, size)
+            members = [self._tree_at(place) for place in range(position.drawn, end)]
+            position.drawn = end
+            passes = self.batch.passes([self.trees[i] for i in members], self.world_size)
+            return [[members[i] for i in row] for row in passes]
+        rows = []
+        for _ in range((self.batch.tokens or 0) // self.batch.max_tokens):
+            row = next_row(position, self._length_at, size, self.batch.max_tokens, self.batch.look_ahead)
+            rows.append([self._tree_at(place) for place in row])
+        return [row for row in rows if row]
+
+    def _step(self, rows: list[list[int]], position: Position) -> StepBatch:
+        members = [self.trees[index] for row in rows for index in row]
+        return StepBatch(
+            passes=[
+                collate([self.trees[i] for i in row], self.batch, self.reference, counts=counts)
+                for row, counts in dealt(rows, self.rank, self.world_size)
+            ],
+            examples=len(members),
+            tokens=sum(len(tree.branches[0]) for tree in members),
+            work=self.batch.work([self.trees[index] for index in row] for row in rows),
+            position=position,
         )
+
+    @property
+    def _stream_size(self) -> int:
+        return len(self.trees) * self.num_epochs
+
+    def _tree_at(self, place: int) -> int:
+        epoch, within = divmod(place, len(self.trees))
+        return int(self._epoch_order(epoch)[within])
+
+    def _length_at(self, place: int) -> int:
+        return self.batch.cost(self.trees[self._tree_at(place)])
+
+    @cached_property
+    def _all_steps(self) -> int:
+        if self.batch.examples is not None:
+            return -(-self._stream_size // self.batch.examples)
+        lengths = [self._length_at(place) for place in range(self._stream_size)]
+        num_rows = sum(1 for _ in all_rows(lengths, self.batch.max_tokens, self.batch.look_ahead))
+        return -(-num_rows // ((self.batch.tokens or 0) // self.batch.max_tokens))
 
     @lru_cache(maxsize=4)  # noqa: B019 - one data set lives as long as its run
     def _epoch_order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.trees))
 
 
+def dealt(rows: Sequence[list[int]], rank: int, world_size: int) -> Iterator[tuple[list[int], bool]]:
+    """The rows of a rank, and whether they count: a rank without one repeats a tree, to stay in step."""
+    for first in range(0, len(rows), world_size):
+        mine = first + rank
+        yield (rows[mine], True) if mine < len(rows) else (rows[0][:1], False)
+
+
 @dataclass(kw_only=True, eq=False)
 class EvaluationBatches(Dataset[PreferenceBatch]):
-    """Each example once, similar lengths together, dealt to the ranks in turn."""
+    """Each example once, dealt to the ranks in turn."""
 
     trees: Sequence[TokenTree]
-    micro_examples: int
+    batch: Batch
     rank: int = 0
     world_size: int = 1
     reference: dict[str, list[float]] | None = None
-
-    def __len__(self) -> int:
-        return -(-len(self.trees) // (self.micro_examples * self.world_size))
+    rows: list[list[int]] = field(default_factory=list)
+    """Trees of each forward pass; by default all trees, packed."""
 
     def __post_init__(self) -> None:
-        self._order = sorted(range(len(self.trees)), key=lambda i: len(self.trees[i]), reverse=True)
+        self.batch.check_trees(self.trees)
+        self.rows = self.rows or self._all_rows()
+        self._mine = list(dealt(self.rows, self.rank, self.world_size))
+
+    def only(self, rows: list[list[int]]) -> EvaluationBatches:
+        """Some of the forward passes."""
+        return replace(self, rows=rows)
+
+    def _all_rows(self) -> list[list[int]]:
+        if not self.batch.packing:
+            return self.batch.passes(self.trees)
+        lengths = [self.batch.cost(tree) for tree in self.trees]
+        return list(all_rows(lengths, self.batch.max_tokens, self.batch.look_ahead))
+
+    def __len__(self) -> int:
+        return len(self._mine)
 
     def __getitem__(self, position: int) -> PreferenceBatch:
-        if position >= len(self):
-            raise IndexError(position)
-        begin = (position * self.world_size + self.rank) * self.micro_examples
-        members = self._order[begin : begin + self.micro_examples]
-        return collate([self.trees[i] for i in members or self._order[:1]], self.reference, counts=bool(members))
+        row, counts = self._mine[position]
+        return collate([self.trees[i] for i in row], self.batch, self.reference, counts=counts)

@@ -75,9 +75,16 @@ class Data:
         )
 
     def encode(
-        self, part: Part, mix: Mix, seed: int, tokenizer: PreTrainedTokenizerBase, *, with_rejected: bool
+        self,
+        part: Part,
+        mix: Mix,
+        seed: int,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        with_rejected: bool,
+        max_tokens: int | None = None,
     ) -> Encoded:
-        """Token trees under the template, each example in one view of the mix.
+        """Token trees of at most `max_tokens` tokens under the template, each example in one view of the mix.
 
         Raises:
             DataError: no example is left.
@@ -90,6 +97,7 @@ class Data:
                 shown,
                 tokenizer,
                 max_length=self.max_length,
+                max_tokens=max_tokens,
                 overlong=self.overlong,
                 with_rejected=with_rejected,
                 bad=part.bad,

@@ -14,9 +14,12 @@ from multifaceted.data.template import conversation, render_answered, render_pro
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree
 
+AT_ONCE = 1000
+"""Examples that are tokenized together: lists of ids take nine times the memory of a tree's arrays."""
+
 
 class Overlong(StrEnum):
-    """What happens to a path (prompt and branch) of more than `max_length` tokens."""
+    """What happens to a path (prompt and branch) of more than `max_length` tokens, and to a tree that no row holds."""
 
     DROP = "drop"
     CUT = "cut"
@@ -39,6 +42,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
+    max_tokens: int | None = None,
     overlong: Overlong,
     with_rejected: bool,
     bad: BadRows,
@@ -47,6 +51,7 @@ def encode(
 
     Args:
         max_length: most tokens of one path, BOS and EOS included.
+        max_tokens: most tokens of a tree: what a row holds.
         with_rejected: whether rejected responses become branches.
         bad: takes an example whose text spells a special token, or where prompt and response share a token.
 
@@ -54,51 +59,83 @@ def encode(
         DataError: nothing is left.
     """
     result = Encoded(trees=[])
+    limits = Limits(max_length=max_length, max_tokens=max_tokens, overlong=overlong)
     clean = _without_special_tokens(examples, tokenizer, bad)
-    for example, prompt, paths in _tokens(clean, tokenizer, max_length, with_rejected=with_rejected):
-        with bad.row(f"example {example.id!r}"):
-            branches = [_branch(prompt, path) for path in paths]
-            longest = len(prompt) + max(map(len, branches))
-            if len(prompt) >= max_length:
-                result.dropped["prompt_too_long"] += 1
-                continue
-            if longest > max_length and overlong is Overlong.DROP:
-                result.dropped["path_too_long"] += 1
-                continue
-            if longest > max_length:
-                result.cut["response_cut"] += 1
-                branches = [branch[: max_length - len(prompt)] for branch in branches]
-                if branches[0] in branches[1:]:
-                    result.dropped["equal_after_cut"] += 1
-                    continue
-            result.trees.append(
-                TokenTree(
-                    id=example.id,
-                    prompt=prompt,
-                    branches=branches,
-                    source=example.source,
-                    dimensions=tuple(example.contrast),
-                    margin=example.margin,
-                )
-            )
+    for begin in range(0, len(clean), AT_ONCE):
+        part = clean[begin : begin + AT_ONCE]
+        for example, prompt, paths in _tokens(part, tokenizer, max_length, with_rejected=with_rejected):
+            with bad.row(f"example {example.id!r}"):
+                branches = limits.apply(prompt, [_branch(prompt, path) for path in paths], result)
+                if branches:
+                    result.trees.append(
+                        TokenTree(
+                            id=example.id,
+                            prompt=prompt,
+                            branches=branches,
+                            source=example.source,
+                            dimensions=tuple(example.contrast),
+                            margin=example.margin,
+                        )
+                    )
     if not result.trees:
         dropped = dict(result.dropped + bad.counts)
         raise DataError(
             f"no example is left of {len(examples)}: {dropped} at data.max_length={max_length};"
-            " raise data.max_length or shorten the prompts"
+            " raise data.max_length (and batch.max_tokens) or shorten the prompts"
         )
     return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What may not be longer than what; see `encode`."""
+
+    max_length: int
+    max_tokens: int | None
+    overlong: Overlong
+
+    def apply(self, prompt: list[int], branches: list[list[int]], result: Encoded) -> list[list[int]]:
+        """The branches, cut where they must be; none where the example is dropped. Both are counted in `result`."""
+        room = self.max_length - len(prompt)
+        if room <= 0:
+            result.dropped["prompt_too_long"] += 1
+            return []
+        longest = max(map(len, branches))
+        if longest > room and self.overlong is Overlong.DROP:
+            result.dropped["path_too_long"] += 1
+            return []
+        tree_room = self._longest_branch(len(prompt), [min(len(branch), room) for branch in branches])
+        if tree_room < min(longest, room) and (self.overlong is Overlong.DROP or tree_room < 1):
+            result.dropped["tree_too_long"] += 1
+            return []
+        if longest <= min(room, tree_room):
+            return branches
+        result.cut["response_cut" if tree_room >= room else "tree_cut"] += 1
+        branches = [branch[: min(room, tree_room)] for branch in branches]
+        if branches[0] in branches[1:]:
+            result.dropped["equal_after_cut"] += 1
+            return []
+        return branches
+
+    def _longest_branch(self, prompt: int, branches: list[int]) -> int:
+        """The most tokens that a branch may have for the tree to fit in a row, if only longer ones are cut."""
+        if self.max_tokens is None:
+            return max(branches)
+        left = self.max_tokens - prompt
+        for index, length in enumerate(sorted(branches)):
+            if length * (len(branches) - index) > left:
+                return max(0, left // (len(branches) - index))
+            left -= length
+        return max(branches)
 
 
 def _tokens(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, *, with_rejected: bool
 ) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
     """Each example with the tokens of its prompt, and of the prompt with each answer."""
-    if not examples:
-        return
     # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
     # nothing, and tokenizing it all can take minutes.
-    most = max_length * max(map(len, tokenizer.get_vocab()))
+    most = max_length * _longest_token(tokenizer)
     messages = [[m | {"content": m["content"][:most]} for m in conversation(example)] for example in examples]
     answers = [[answer[:most] for answer in (e.chosen, *(e.rejected if with_rejected else ()))] for e in examples]
     prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
@@ -106,6 +143,10 @@ def _tokens(
     paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
     for example, prompt, row in zip(examples, prompts, answers, strict=True):
         yield example, prompt, [next(paths) for _ in row]
+
+
+def _longest_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -1,15 +1,88 @@
-"""Attention over preference trees, plugged into unmodified Hugging Face models through their attention interface."""
+"""Attention over preference trees, plugged into unmodified Hugging Face models through their attention interface.
+
+On a GPU, FlexAttention skips the blocks that a tree's mask leaves empty. On a CPU, whose kernels take a dense mask only
+and would compute all of it, each path of prompt and branch is a causal sequence of its own, as it would be unpacked:
+attention over a shared prompt is computed once a branch, everything else of it once.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
 
+from multifaceted.trees import PADDING, TreeRows
+
 TREE_ATTENTION = "multifaceted_tree"
+SHORTEST = 0.85
+"""Paths of at least this share of the longest are computed together, padded to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The paths of a batch, in groups of similar length.
+
+    Attributes:
+        groups: each [paths, longest], flat positions; a path shorter than the longest is filled up with its last one.
+        owner: [rows * width], where in the groups, one after the other and flattened, a position's result stands.
+    """
+
+    groups: list[Tensor]
+    owner: Tensor
+
+    @classmethod
+    def of(cls, rows: TreeRows) -> Paths:
+        """The paths of laid out trees."""
+        lengths = rows.prompt[:, 1] + rows.num_tokens
+        groups: list[Tensor] = []
+        order = lengths.argsort(descending=True, stable=True)
+        while len(order):
+            longest = lengths[order[0]]
+            size = int((lengths[order] >= SHORTEST * longest).sum())
+            members, order = order[:size], order[size:]
+            depth = torch.arange(int(longest), device=lengths.device).minimum(lengths[members, None] - 1)
+            start, prompt = rows.prompt[members, :1], rows.prompt[members, 1:]
+            group = torch.where(depth < prompt, start + depth, rows.first[members, None] + depth - prompt)
+            groups.append(group)
+        everywhere = torch.cat([group.flatten() for group in groups])
+        places = torch.arange(len(everywhere), device=everywhere.device)
+        owner = torch.zeros(rows.input_ids.numel(), dtype=torch.long, device=everywhere.device)
+        # Of the paths that share a prompt, the first owns its results, whatever the order of writing.
+        owner.scatter_reduce_(0, everywhere, places, "amin", include_self=False)
+        return cls(groups, owner)
+
+
+TreeMask = Paths | BlockMask
+
+
+def tree_mask(rows: TreeRows) -> TreeMask:
+    """What tells attention which position sees which, in the form that suits the device."""
+    return block_mask(rows) if rows.input_ids.is_cuda else Paths.of(rows)
+
+
+def block_mask(rows: TreeRows) -> BlockMask:
+    """The mask for FlexAttention; padding sees itself alone, so that its softmax stays finite."""
+    tree_ids, branch_ids = rows.tree_ids, rows.branch_ids
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        branch = branch_ids[row, key]
+        on_path = (branch == 0) | (branch == branch_ids[row, query])
+        same_tree = (tree_ids[row, query] == tree_ids[row, key]) & (tree_ids[row, key] != PADDING)
+        return ((query > key) & same_tree & on_path) | (query == key)
+
+    num_rows, width = tree_ids.shape
+    return create_block_mask(sees, num_rows, None, width, width, device=tree_ids.device, _compile=tree_ids.is_cuda)
+
+
+@cache
+def _compiled_flex_attention() -> Any:
+    return torch.compile(flex_attention, dynamic=False)
 
 
 def tree_attention(
@@ -20,7 +93,7 @@ def tree_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    tree_mask: Tensor | None = None,
+    tree_mask: TreeMask | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention under a tree mask.
@@ -28,17 +101,28 @@ def tree_attention(
     Args:
         query: [rows, heads, width, head_dim]; key and value may have fewer heads (grouped queries).
         attention_mask: ignored; the tree mask is complete.
-        tree_mask: [rows, 1, width, width], true where a position may attend.
 
     Returns:
         The attended values, [rows, width, heads, head_dim], and no weights.
     """
+    if isinstance(tree_mask, Paths):
+        return _attention_over_paths(query, key, value, tree_mask, scaling), None
     if tree_mask is None:
         raise ValueError("tree attention was called without tree_mask; score branches through model.score")
-    attended = scaled_dot_product_attention(
-        query, key, value, attn_mask=tree_mask, dropout_p=dropout, scale=scaling, enable_gqa=True
-    )
-    return attended.transpose(1, 2).contiguous(), None
+    attend = _compiled_flex_attention() if query.is_cuda else flex_attention
+    attended = attend(query, key, value, block_mask=tree_mask, scale=scaling, enable_gqa=True)
+    return cast(Tensor, attended).transpose(1, 2).contiguous(), None
+
+
+def _attention_over_paths(query: Tensor, key: Tensor, value: Tensor, paths: Paths, scaling: float | None) -> Tensor:
+    rows, _, width, _ = query.shape
+    flat = [tensor.transpose(0, 1).flatten(1, 2) for tensor in (query, key, value)]  # [heads, rows * width, head_dim]
+    results = []
+    for group in paths.groups:
+        q, k, v = (t.index_select(1, group.flatten()).unflatten(1, group.shape).transpose(0, 1) for t in flat)
+        attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        results.append(attended.transpose(1, 2).flatten(0, 1))  # [paths * longest, heads, head_dim]
+    return torch.cat(results).index_select(0, paths.owner).unflatten(0, (rows, width))
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
@@ -72,6 +156,11 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
     if config.model_type in recurrent or any("linear" in kind or "recurrent" in kind for kind in layers):
         raise ValueError(
             f"this {name} is recurrent: branches of a tree would leak into each other; it is not supported"
+        )
+    dropout = getattr(config, "attention_dropout", 0.0)
+    if dropout:
+        raise ValueError(
+            f"this {name} drops attention weights (attention_dropout={dropout}); set it to 0 in its config"
         )
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < max_length:

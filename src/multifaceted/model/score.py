@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from multifaceted.trees import TreeRows, tree_mask
+from multifaceted.model.attention import tree_mask
+from multifaceted.trees import TreeRows
 
 
 def hidden_states(model: PreTrainedModel, rows: TreeRows) -> Tensor:
@@ -17,7 +18,7 @@ def hidden_states(model: PreTrainedModel, rows: TreeRows) -> Tensor:
     output = backbone(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,
-        tree_mask=tree_mask(rows.tree_ids, rows.branch_ids),
+        tree_mask=tree_mask(rows),
         use_cache=False,
     )
     return cast(Tensor, output.last_hidden_state).flatten(0, 1)
@@ -35,7 +36,7 @@ def token_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
 def branch_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
     """Log-probability of every branch given its prompt, summed over its tokens, [branches], in fp32."""
     logps = token_logps(model, rows)
-    return logps.new_zeros(rows.last.shape[0]).index_add(0, rows.branch, logps)
+    return logps.new_zeros(rows.first.shape[0]).index_add(0, rows.branch, logps)
 
 
 def branch_rewards(model: PreTrainedModel, rows: TreeRows) -> Tensor:

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
+from multifaceted.data.packing import Position
 from multifaceted.model.weights import trainable_weights
 from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
 from multifaceted.training.ranks import Ranks
@@ -36,6 +37,8 @@ from multifaceted.training.ranks import Ranks
 STATE = "state.json"
 VALUE = "monitored"
 """Key of the monitored metric's value in the state; None where no validation was due."""
+POSITION = "position"
+"""Key of where the stream of examples stands."""
 DIGEST = "sha256"
 """Key of the digest of all else in the state."""
 _FOLDER = re.compile(r"step-(\d{8})")
@@ -48,11 +51,12 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk; `value` is that of the monitored metric."""
+    """A checkpoint on disk; `value` is that of the monitored metric, `position` that in the stream of examples."""
 
     folder: Path
     step: int
     value: float | None
+    position: Position
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -67,10 +71,12 @@ def checkpoints(root: Path) -> list[Checkpoint]:
         CheckpointError: one of them is broken.
     """
     found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _FOLDER.fullmatch(path.name))]
-    return [
-        Checkpoint(folder=path, step=step, value=_read_state(path)["trainer"].get(VALUE))
-        for step, path in sorted(found)
-    ]
+    every = []
+    for step, path in sorted(found):
+        state = _read_state(path)["trainer"]
+        position = Position(**state[POSITION])
+        every.append(Checkpoint(folder=path, step=step, value=state.get(VALUE), position=position))
+    return every
 
 
 def remove(folder: Path) -> None:

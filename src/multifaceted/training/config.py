@@ -27,7 +27,7 @@ from multifaceted.training.strategy import MIXED_TYPES, TRUE_TYPES, SingleDevice
 from multifaceted.training.tracking import Wandb
 
 OURS = {
-    "accumulate_grad_batches": "batch.examples and batch.micro_examples",
+    "accumulate_grad_batches": "batch.examples and batch.max_tokens",
     "callbacks": "callbacks",
     "check_val_every_n_epoch": "validation.times",
     "gradient_clip_val": "clip_norm",
@@ -38,7 +38,7 @@ OURS = {
     "num_nodes": "the launcher, torchrun or srun",
     "plugins": "strategy",
     "strategy": "strategy",
-    "use_distributed_sampler": "batch.examples",
+    "use_distributed_sampler": "batch.examples or batch.tokens",
 }
 """Arguments of Lightning's Trainer that follow from our own keys."""
 
@@ -107,6 +107,11 @@ class TrainConfig:
             raise ValueError(
                 f"validation.monitor={self.validation.monitor!r} is not measured; this objective has"
                 f" {', '.join(f'val/{name}' for name in known)}"
+            )
+        if self.batch.max_tokens < self.data.max_length:
+            raise ValueError(
+                f"batch.max_tokens={self.batch.max_tokens} is less than data.max_length={self.data.max_length}: a row"
+                " must hold a prompt with a response; raise the one or lower the other"
             )
         self._check_trainer()
         self._check_adapter()
@@ -177,6 +182,7 @@ class TrainConfig:
                 f"trainer.devices={self.num_devices}, but the launcher started {ranks.local_world_size} processes on"
                 " this node; leave trainer.devices out, or start as many"
             )
+        self.batch.check_ranks(ranks.world_size)
         if ranks.world_size > 1 and not self.strategy.shards:
             raise ValueError(f"{ranks.world_size} processes with strategy=single: set strategy=fsdp")
 

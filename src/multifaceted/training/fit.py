@@ -6,57 +6,34 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedTokenizerBase
+from torch.utils.data import DataLoader, Dataset
 
-from multifaceted.data.batches import EvaluationBatches, TrainingBatches
+from multifaceted.data.packing import Position
 from multifaceted.records import CHECKPOINTS, RUN, read_json
 from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
 from multifaceted.training.checkpoint import checkpoints, remove_leftovers
 from multifaceted.training.config import TrainConfig
-from multifaceted.training.module import PreferenceModule
+from multifaceted.training.hardware import local_device
+from multifaceted.training.prepare import Prepared
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import Checkpoints
+from multifaceted.training.throughput import Peak, Throughput
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
-class Prepared:
-    """What a fit needs, built before it starts."""
-
-    tokenizer: PreTrainedTokenizerBase
-    module: PreferenceModule
-    batches: TrainingBatches
-    pairs: EvaluationBatches
-    counts: dict[str, int]
-
-
-@dataclass(kw_only=True, slots=True)
 class Fitted:
-    """How a fit ended. `examples_per_second` is None where nothing was left to train."""
+    """How a fit ended. `throughput` is empty where nothing was left to train."""
 
-    examples_per_second: float | None = None
+    throughput: dict[str, float] = field(default_factory=dict)
     stopped_by: signal.Signals | None = None
-
-
-class _From(Sampler[int]):
-    """Positions from `start` on, of a sequence whose full length Lightning must know."""
-
-    def __init__(self, start: int, length: int) -> None:
-        self.start, self.length = start, length
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.length))
-
-    def __len__(self) -> int:
-        return self.length
 
 
 def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prepared, ranks: Ranks) -> Fitted:
@@ -69,12 +46,16 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
     ranks.barrier()
     latest = ranks.from_first(lambda: next(reversed(checkpoints(saved)), None))
     step = latest.step if latest else 0
+    batches.start_step, batches.start = step, latest.position if latest else Position()
     if step >= batches.num_steps:
         return Fitted()
     if step and ranks.is_first:
         log.info("resuming at step %s of %s", step, batches.num_steps)
     prepared.module.train()
-    progress, stop = Progress(batches.num_steps), StopOnSignal(ranks)
+    device = local_device(config.device_type)
+    peak = Peak.of(prepared.module.scorer.model, device, ranks) if config.computes_in_16_bits else None
+    throughput = Throughput(ranks, peak)
+    stop = StopOnSignal(ranks)
     defaults = {
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
@@ -85,28 +66,33 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
         trainer = Trainer(
             **{**defaults, **config.trainer, **config.strategy.trainer_arguments(ranks, config.precision)},
             max_epochs=1,  # one long epoch: the batches hold all of ours
-            accumulate_grad_batches=batches.micro_per_step,
-            gradient_clip_val=config.clip_norm,
-            val_check_interval=max(1, batches.num_steps // config.validation.times) * batches.micro_per_step,
+            val_check_interval=max(1, batches.num_steps // config.validation.times),
             check_val_every_n_epoch=None,
             use_distributed_sampler=False,
             logger=loggers,
             callbacks=[
-                progress,
+                throughput,
+                Progress(batches.num_steps, throughput),
                 *config.callbacks.values(),
                 stop,
-                Checkpoints(saved, config.checkpoint, config.validation, batches.micro_per_step, ranks),
+                Checkpoints(saved, config.checkpoint, config.validation, ranks, throughput),
             ],
         )
         trainer.fit(
             prepared.module,
-            DataLoader(batches, batch_size=None, sampler=_From(step * batches.micro_per_step, len(batches))),
-            DataLoader(prepared.pairs, batch_size=None),
+            _loader(batches, config.device_type),
+            _loader(prepared.pairs, config.device_type),
             ckpt_path=str(latest.folder) if latest else None,
             weights_only=True,
         )
     stop.pass_on_late()
-    return Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
+    return Fitted(throughput=throughput.summary(), stopped_by=stop.stopped_by)
+
+
+def _loader(batches: Dataset[Any], device_type: str) -> DataLoader[Any]:
+    """On a GPU, one worker lays out the next batches meanwhile; a CPU would only share its cores with it."""
+    ahead: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 4, "pin_memory": False}
+    return DataLoader(batches, batch_size=None, **(ahead if device_type == "cuda" else {}))
 
 
 @contextlib.contextmanager

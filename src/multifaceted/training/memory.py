@@ -20,7 +20,7 @@ from multifaceted.training.strategy import MIXED_TYPES, TRUE_TYPES, FullyShard
 LOGITS_BYTES = {"cpu": 2**24, "cuda": 2**27}
 """Of the logits that the vocabulary projection holds at once, in fp32."""
 
-OVERHEAD = {"cuda": 1.0 * GIB, "cpu": 0.6 * GIB}
+OVERHEAD = {"cuda": 1.0 * GIB, "cpu": 0.5 * GIB}
 """CUDA's context, its libraries' workspaces, what the allocator cannot reuse; on CPU, the interpreter's libraries."""
 
 FOUR_BIT = (4 + 8 / 64 + 32 / (64 * 256)) / 8

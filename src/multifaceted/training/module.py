@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from multifaceted.data.batches import PreferenceBatch
+from multifaceted.data.batches import PreferenceBatch, StepBatch
+from multifaceted.data.packing import Position
 from multifaceted.model.score import Scorer
 from multifaceted.objective.base import Branches, Losses, Objective
+from multifaceted.training.checkpoint import POSITION
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.ranks import Ranks
 
@@ -33,9 +37,11 @@ class NonFiniteLossError(RuntimeError):
 class PreferenceModule(LightningModule):
     """Training and validation of any objective.
 
-    A loss does not depend on how its optimizer step was cut: every micro-batch adds its weighted sum divided by
+    A loss does not depend on how its optimizer step was cut: every forward pass adds its weighted sum divided by
     the step's global weight, and the sums are what is logged.
     """
+
+    automatic_optimization = False
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class PreferenceModule(LightningModule):
         optimizer: OptimizerConfig,
         schedule: Schedule,
         total_steps: int,
+        clip_norm: float = 1.0,
         seed: int = 0,
         ranks: Ranks | None = None,
     ) -> None:
@@ -53,9 +60,10 @@ class PreferenceModule(LightningModule):
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.total_steps = total_steps
+        self.clip_norm = clip_norm
         self.seed = seed
         self.ranks = ranks or Ranks()
-        self.step_sums: dict[str, Tensor] = {}
+        self.position = Position()
         self.logged: dict[str, float] = {}
         """What the last optimizer step logged."""
         self.group_sums: dict[str, Tensor] = {}
@@ -78,48 +86,60 @@ class PreferenceModule(LightningModule):
     def configure_model(self) -> None:
         """Nothing: the model was laid out before, because the reference pass needs it too."""
 
-    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """This micro-batch's share of the step's loss."""
-        # Dropout follows from the position alone, so that a continued run draws what an uninterrupted one drew.
-        torch.manual_seed(stream_seed(self.seed, f"dropout:{batch_idx}:{self.ranks.rank}"))
-        losses = self(batch)
-        total = batch.step_tokens if self.objective.weighs_tokens else batch.step_examples
-        share = (losses.weight * losses.loss).sum() / total * batch.counts
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """One optimizer step: a forward and backward pass for each part of it."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(batch.passes):
+            # Dropout follows from the position alone, so that a continued run draws what an uninterrupted one drew.
+            torch.manual_seed(stream_seed(self.seed, f"dropout:{batch_idx}:{index}:{self.ranks.rank}"))
+            share = self.share_of_step(part, batch, sums)
+            # Gradients are averaged over ranks.
+            self.manual_backward(share * self.ranks.world_size)
+        self._clip()
+        optimizer.step()
+        cast(LambdaLR, self.lr_schedulers()).step()
+        self.position = batch.position
+        self._log_step(sums, optimizer.param_groups[0]["lr"])
+
+    def share_of_step(self, part: PreferenceBatch, step: StepBatch, sums: dict[str, Tensor]) -> Tensor:
+        """What a forward pass adds to the loss of its step; adds its metrics to `sums`."""
+        losses = self(part)
+        total = step.tokens if self.objective.weighs_tokens else step.examples
+        share = (losses.weight * losses.loss).sum() / total * part.counts
         if not torch.isfinite(share):
-            bad = [name for name, value in zip(batch.ids, losses.loss.tolist(), strict=True) if value - value != 0]
+            bad = [name for name, value in zip(part.ids, losses.loss.tolist(), strict=True) if value - value != 0]
             raise NonFiniteLossError(
                 f"the loss is {float(share.detach())} at optimizer step {self.global_step}, in examples"
-                f" {', '.join(bad or batch.ids)}. The last checkpoint is kept. Lower optimizer.lr, lengthen the"
+                f" {', '.join(bad or part.ids)}. The last checkpoint is kept. Lower optimizer.lr, lengthen the"
                 " warm-up, or look at these examples"
             )
-        sums = {"loss": share.detach()}
-        for name, values in losses.metrics.items():
-            sums[name] = values.detach().sum() / batch.step_examples * batch.counts
-        for name, value in sums.items():
-            self.step_sums[name] = self.step_sums.get(name, torch.zeros_like(value)) + value
-        # Lightning divides by the number of micro-batches, and averages gradients over ranks.
-        return cast(Tensor, share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
+        added = {"loss": share.detach()}
+        added |= {name: v.detach().sum() / step.examples * part.counts for name, v in losses.metrics.items()}
+        sums |= {name: sums.get(name, torch.zeros_like(value)) + value for name, value in added.items()}
+        return share
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the sums of the step, straight to the loggers: Lightning's bookkeeping costs a tenth of a mini step."""
-        reduced = self.trainer.strategy.reduce(torch.stack([*self.step_sums.values()]), reduce_op="sum").tolist()
-        self.logged = {f"train/{name}": value for name, value in zip(self.step_sums, reduced, strict=True)}
-        self.step_sums.clear()
-        step = self.global_step + 1
-        if step % self.trainer.log_every_n_steps == 0:
-            self._log({**self.logged, "train/learning_rate": optimizer.param_groups[0]["lr"]}, step)
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip by global norm, and refuse to step on a gradient that is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), gradient_clip_val or float("inf"))
+    def _clip(self) -> None:
+        """Clip gradients by their global norm, and refuse to step on one that is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.clip_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise NonFiniteLossError(
                 f"the gradient's norm is {float(norm)} at optimizer step {self.global_step}. The last checkpoint is"
                 " kept. Lower optimizer.lr or lengthen the warm-up"
             )
+
+    def _log_step(self, sums: dict[str, Tensor], learning_rate: float) -> None:
+        """Log the sums of the step, straight to the loggers: Lightning's bookkeeping costs a tenth of a mini step."""
+        reduced = self.trainer.strategy.reduce(torch.stack([*sums.values()]), reduce_op="sum").tolist()
+        self.logged = {f"train/{name}": value for name, value in zip(sums, reduced, strict=True)}
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log({**self.logged, "train/learning_rate": learning_rate}, self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the stream of examples stands."""
+        checkpoint[POSITION] = asdict(self.position)
 
     def validation_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Add each example's loss and metrics to the sums of its groups."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from multifaceted.data.batches import EvaluationBatches
+from multifaceted.data.batches import Batch, EvaluationBatches
 from multifaceted.model.score import Scorer
 from multifaceted.model.weights import parameter_fingerprint
 from multifaceted.records import VERSION, RecordError, read_json, write_json
@@ -20,52 +21,83 @@ from multifaceted.training.ranks import Ranks
 from multifaceted.training.strategy import Arithmetic
 from multifaceted.trees import TokenTree
 
+log = logging.getLogger(__name__)
 
-def content_key(model: PreTrainedModel, trees: Sequence[TokenTree], arithmetic: Arithmetic) -> str:
-    """A key over weights, architecture, arithmetic and tokens, which stand for tokenizer, template and data at once."""
+PART_TOKENS = 2**19
+"""Tokens of a part of the cache, about: what an interruption loses is less than a minute of one GPU."""
+
+
+def content_key(model: PreTrainedModel, trees: Sequence[TokenTree], arithmetic: Arithmetic, batch: Batch) -> str:
+    """A key over weights, architecture, arithmetic, packing, and tokens, which stand for tokenizer and template too."""
     digest = hashlib.sha256(parameter_fingerprint(model).encode())
-    digest.update(arithmetic.name.encode())
+    digest.update(f"{arithmetic.name} {batch.max_tokens} {batch.look_ahead} {batch.packing} {PART_TOKENS}".encode())
     digest.update(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
     for tree in trees:
-        digest.update(json.dumps([tree.id, tree.prompt, tree.branches]).encode())
+        pieces = [tree.prompt, *tree.branches]
+        digest.update(json.dumps([tree.id, *map(len, pieces)]).encode())
+        for ids in pieces:
+            digest.update(ids.tobytes())
     return digest.hexdigest()[:32]
 
 
 @torch.no_grad()
 def reference_logps(
-    scorer: Scorer,
-    trees: Sequence[TokenTree],
-    micro_examples: int,
-    cache: Path,
-    ranks: Ranks,
-    arithmetic: Arithmetic,
+    scorer: Scorer, trees: Sequence[TokenTree], batch: Batch, cache: Path, ranks: Ranks, arithmetic: Arithmetic
 ) -> dict[str, list[float]]:
-    """The log-probability of every branch under the model as it is, by example id; read from `cache` if it is there."""
-    path = cache / "reference" / f"{content_key(scorer.model, trees, arithmetic)}.json"
-    cached = ranks.from_first(lambda: _cached(path))
-    if cached is not None:
-        return cached
+    """The log-probability of every branch under the model as it is, by example id.
+
+    What `cache` holds is read, part by part; the rest is computed over the rows of `EvaluationBatches` and written
+    there, so that an interrupted pass goes on where it stood. A cache that cannot be written is said and left alone.
+    """
+    batches = EvaluationBatches(trees=trees, batch=batch, rank=ranks.rank, world_size=ranks.world_size)
+    folder = cache / "reference" / content_key(scorer.model, trees, arithmetic, batch)
     scorer.eval()
     values: dict[str, list[float]] = {}
-    batches = EvaluationBatches(
-        trees=trees, micro_examples=micro_examples, rank=ranks.rank, world_size=ranks.world_size
-    )
-    hidden = None if ranks.is_first else True
-    for position in tqdm(range(len(batches)), desc="reference", unit="batch", disable=hidden):
+    rows_a_part = max(1, PART_TOKENS // batch.max_tokens)
+    parts = [batches.rows[begin : begin + rows_a_part] for begin in range(0, len(batches.rows), rows_a_part)]
+    with tqdm(total=len(trees), desc="reference", unit="example", disable=None if ranks.is_first else True) as bar:
+        for number, rows in enumerate(parts):
+            path = folder / f"part-{number:05d}.json"
+            branches = {trees[i].id: len(trees[i].branches) for row in rows for i in row}
+            part = ranks.from_first(lambda path=path, branches=branches: _cached(path, branches))
+            if part is None:
+                part = _score(scorer, batches.only(rows), ranks, arithmetic)
+                if ranks.is_first:
+                    _keep(path, part)
+            values |= part
+            bar.update(len(branches))
+    return values
+
+
+def _score(scorer: Scorer, batches: EvaluationBatches, ranks: Ranks, arithmetic: Arithmetic) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for position in range(len(batches)):
         batch = batches[position].to(ranks.device)
         with arithmetic.context():
             logps = scorer(batch.rows).tolist()
         bounds = [*batch.chosen.tolist(), len(logps)]
         for index, name in enumerate(batch.ids):
             values[name] = logps[bounds[index] : bounds[index + 1]]
-    merged = {name: logps for part in ranks.gather(values) for name, logps in part.items()}
-    if ranks.is_first:
-        write_json(path, {"version": VERSION, "logps": merged})
-    return merged
+    return {name: logps for part in ranks.gather(values) for name, logps in part.items()}
 
 
-def _cached(path: Path) -> dict[str, list[float]] | None:
-    try:
-        return cast(dict[str, list[float]], read_json(path)["logps"])
-    except (RecordError, KeyError):
+def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | None:
+    """The values of a part, if it holds one for each branch."""
+    if not path.exists():
         return None
+    try:
+        logps = cast(dict[str, list[float]], read_json(path)["logps"])
+        if {name: len(values) for name, values in logps.items()} == branches:
+            return logps
+        reason = "it holds other examples"
+    except (RecordError, OSError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        reason = str(error)
+    log.warning("reference values are computed again: %s cannot be used: %s", path, reason)
+    return None
+
+
+def _keep(path: Path, part: dict[str, list[float]]) -> None:
+    try:
+        write_json(path, {"version": VERSION, "logps": part})
+    except OSError as error:
+        log.warning("reference values are not kept, so another run computes them again: %s", error)

@@ -6,13 +6,11 @@ import hashlib
 import json
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multifaceted.data.batches import EvaluationBatches, TrainingBatches
-from multifaceted.data.dataset import counts
-from multifaceted.data.source import texts_of
 from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
@@ -30,13 +28,12 @@ from multifaceted.records import (
 )
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
-from multifaceted.training.fit import Prepared, fit
+from multifaceted.training.fit import fit
 from multifaceted.training.folder import RunFolderError, State, open_run_folder
-from multifaceted.training.module import PreferenceModule, stream_seed
+from multifaceted.training.prepare import prepare
 from multifaceted.training.ranks import Ranks, is_restart, joined
-from multifaceted.training.reference import reference_logps
 from multifaceted.training.saving import best_of
-from multifaceted.training.start import Start, load_scorer
+from multifaceted.training.start import Start
 from multifaceted.training.tracking import run_facts
 
 
@@ -78,7 +75,13 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
-    prepared = _prepare(config, start, folder, ranks)
+    prepared = prepare(
+        config,
+        start,
+        folder,
+        ranks,
+        check=lambda examples: ranks.from_first(lambda: _write_facts(config, start, folder, examples)),
+    )
     fitted = fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
@@ -89,15 +92,15 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     if start.base is not None:
         write_adapter(model, start.base, folder / ADAPTER, is_first=ranks.is_first)
         merge_adapter(model)
-    export_model(model, prepared.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
+    export_model(model, prepared.data.tokenizer, outcome.exported, _card(folder, config), is_first=ranks.is_first)
     outcome.summary = {
         "version": VERSION,
         **ranks.from_first(lambda: _metrics_at(folder, chosen.step)),
-        **prepared.counts,
+        **prepared.data.counts,
         "exported_step": chosen.step,
         "steps": prepared.batches.num_steps,
         "examples": len(prepared.batches.trees),
-        "examples_per_second": fitted.examples_per_second,
+        **fitted.throughput,
         "wall_seconds": time.monotonic() - started,
     }
     if ranks.is_first:
@@ -106,57 +109,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     return outcome
 
 
-def _prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks) -> Prepared:
-    """Data to tokens, weights, reference values: everything that can fail before training does so here."""
-    needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
-    ranks.from_first(lambda: _write_facts(config, start, folder, [*train.examples, *validation.examples]))
-    tokenizer = start.source.load_tokenizer(texts_of(train.examples))
-    order = stream_seed(config.seed, "views")
-    encoded = config.data.encode(train, config.mix, order, tokenizer, with_rejected=needs_rejected)
-    held_out = config.data.encode(validation, config.mix, order, tokenizer, with_rejected=True)
-    if ranks.is_first:
-        train.bad.report("training")
-        validation.bad.report("validation")
-    _refuse_idle_ranks(len(encoded.trees), config, ranks)
-    scorer = load_scorer(config, start, tokenizer, folder, ranks)
-    micro = config.batch.micro_examples
-    reference = None
-    if config.objective.needs_reference:
-        trees = [*encoded.trees, *held_out.trees]
-        reference = reference_logps(
-            scorer, trees, micro, config.paths.cache, ranks, config.strategy.arithmetic(ranks, config.precision)
-        )
-    batches = TrainingBatches(
-        trees=encoded.trees,
-        batch=config.batch,
-        num_epochs=config.num_epochs,
-        max_steps=config.max_steps,
-        seed=stream_seed(config.seed, "order"),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        reference=reference,
-    )
-    pairs = EvaluationBatches(
-        trees=held_out.trees, micro_examples=micro, rank=ranks.rank, world_size=ranks.world_size, reference=reference
-    )
-    module = PreferenceModule(
-        scorer, config.objective, config.optimizer, config.schedule, batches.num_steps, config.seed, ranks
-    )
-    dropped = counts(encoded) | {f"validation_{key}": number for key, number in counts(held_out).items()}
-    return Prepared(tokenizer=tokenizer, module=module, batches=batches, pairs=pairs, counts=dropped)
-
-
-def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> None:
-    least = min(num_examples, config.batch.examples)
-    if least < ranks.world_size:
-        raise ValueError(
-            f"{ranks.world_size} ranks share {num_examples} training rows, {config.batch.examples} a step: some ranks"
-            " would have none; use fewer devices, a larger batch.examples or more data"
-        )
-
-
-def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: list[Example]) -> None:
+def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Sequence[Example]) -> None:
     """Write `run.json`, or check that what the run continues on is what it began with.
 
     Raises:

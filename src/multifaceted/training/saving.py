@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from multifaceted.training.checkpoint import VALUE, checkpoints, folder_of, remove
 from multifaceted.training.checkpoint import Checkpoint as Saved
 from multifaceted.training.ranks import Ranks
+from multifaceted.training.throughput import Throughput
 
 LOWER_IS_BETTER = {"loss", "nll", "odds_ratio_loss", "reward_rejected"}
 
@@ -64,17 +65,12 @@ class CheckpointConfig:
 
 
 class Checkpoints(Checkpoint):
-    """Saves as configured, and prunes all but the latest and the best. Comes after `StopOnSignal`.
-
-    Args:
-        micro_per_step: micro-batches of an optimizer step.
-    """
+    """Saves as configured, and prunes all but the latest and the best. Comes after `StopOnSignal`."""
 
     def __init__(
-        self, root: Path, config: CheckpointConfig, validation: Validation, micro_per_step: int, ranks: Ranks
+        self, root: Path, config: CheckpointConfig, validation: Validation, ranks: Ranks, clock: Throughput
     ) -> None:
-        self.root, self.config, self.validation, self.ranks = root, config, validation, ranks
-        self.micro_per_step = micro_per_step
+        self.root, self.config, self.validation, self.ranks, self.clock = root, config, validation, ranks, clock
         self._value: float | None = None
 
     def on_train_batch_end(
@@ -82,8 +78,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save a step that is due or the last before an interruption; one that is validated is saved after that."""
         is_due = self.config.every_steps is not None and trainer.global_step % self.config.every_steps == 0
-        is_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if is_step_end and (is_due or trainer.should_stop) and (batch_idx + 1) % trainer.val_check_batch:
+        if (is_due or trainer.should_stop) and (batch_idx + 1) % trainer.val_check_batch:
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -103,14 +98,11 @@ class Checkpoints(Checkpoint):
         """Add the monitored value, by which the best is found again."""
         checkpoint[VALUE] = self._value
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Count micro-batches as this run cuts them: on another number of ranks a step has more or fewer."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            shift = checkpoint["global_step"] * self.micro_per_step - counts["ready"]
-            counts |= {key: count + shift for key, count in counts.items()}
-
     def _save(self, trainer: Trainer) -> None:
+        with self.clock.paused():
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(folder_of(self.root, trainer.global_step), weights_only=False)

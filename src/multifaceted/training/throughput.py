@@ -17,8 +17,7 @@ from transformers import PreTrainedModel
 
 from multifaceted.data.batches import StepBatch
 from multifaceted.model.flops import Flops
-from multifaceted.training.config import TrainConfig
-from multifaceted.training.hardware import local_device
+from multifaceted.training.hardware import Device
 from multifaceted.training.ranks import Ranks
 from multifaceted.work import Work
 
@@ -42,10 +41,9 @@ class Peak:
     per_second: float
 
     @classmethod
-    def of(cls, config: TrainConfig, model: PreTrainedModel, ranks: Ranks) -> Peak | None:
-        """None where the device's peak in this precision is not known, or the model's FLOPs."""
-        device = local_device(config.device_type)
-        if device.flops is None or not config.computes_in_16_bits:
+    def of(cls, model: PreTrainedModel, device: Device, ranks: Ranks) -> Peak | None:
+        """None where the device's peak is not known, or the model's FLOPs."""
+        if device.flops is None:
             return None
         try:
             return cls(flops=Flops.of(model), per_second=device.flops * ranks.world_size)
