@@ -6,9 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from multifaceted.model.adapter import Adapter
+from multifaceted.model.attention import block_mask
 from multifaceted.model.flops import Flops
 from multifaceted.model.score import Scorer
-from multifaceted.trees import lay_out, tree_mask
+from multifaceted.trees import PADDING, lay_out
 from multifaceted.work import Work
 from tests.model.test_score import ARCHITECTURES, models, random_trees
 
@@ -67,8 +68,9 @@ def test_frozen_weights_have_no_gradient():
 def test_pairs_are_those_of_the_tree_mask():
     trees = random_trees(4)
     rows = lay_out(trees, [[0, 1], [2, 3]])
-    real = (rows.tree_ids >= 0)[:, None, :, None]
-    assert Work.of(trees).pairs == int((tree_mask(rows.tree_ids, rows.branch_ids) & real).sum())
+    sees, places = block_mask(rows).mask_mod, torch.arange(rows.input_ids.shape[1])
+    seen = torch.stack([sees(row, 0, places[:, None], places[None]) for row in range(2)])
+    assert Work.of(trees).pairs == int((seen & (rows.tree_ids != PADDING)[:, :, None]).sum())
     assert Work.of(trees).scored == len(rows.label)
 
 

@@ -174,7 +174,10 @@ def _memory(parts: dict[str, int], device: Device) -> dict[str, Any]:
 def _compute(
     config: TrainConfig, model: PreTrainedModel, data: TokenData, steps: _Steps, device: Device, num_devices: int
 ) -> dict[str, Any]:
-    flops = Flops.of(model)
+    try:
+        flops = Flops.of(model)
+    except ValueError as error:
+        return {"flops": f"unknown: {error}"}
     held_out = Work.of(data.held_out.trees)
     validations = steps.number // max(1, steps.number // config.validation.times)
     passes = {"validation": validations * flops.forward(held_out)}
@@ -186,10 +189,8 @@ def _compute(
     shown |= {f"flops/{name}": float(value) for name, value in passes.items()}
     peak = device.flops if config.computes_in_16_bits else None
     if peak is None:
-        reason = (
-            "for its peak in this precision is not known" if device.tflops else "for the device's peak is not known"
-        )
-        return {**shown, "hours": f"unknown, {reason}"}
+        of_what = "its peak in this precision" if device.flops else "the device's peak"
+        return {**shown, "hours": f"unknown, for {of_what} is not known"}
     rate = peak * config.plan.utilisation * num_devices * 3600
     hours = {name: value / rate for name, value in {"training": computed, **passes}.items()}
     shown |= {f"hours/{name}": value for name, value in hours.items()}
