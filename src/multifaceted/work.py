@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from multifaceted.trees import TokenTree
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: Lightning casts what batches hold in place
 class Work:
     """Counts over trees; they add up over passes, ranks and steps.
 
