@@ -68,6 +68,7 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("batch.example=8", "did you mean 'batch.examples'?"),
         ("data.source.num_exampels=8", "did you mean 'data.source.num_examples'?"),
         ("schedule.shape=cosin", "schedule.shape: 'cosin' does not fit Shape"),
+        ("projection=fused", "projection: 'fused' does not fit Projection"),
         ("mix.views.style=-1", "mix: views.style is -1"),
         ("mix.views.released=0", "mix: views is {'released': 0.0}; at least one weight must be positive"),
         ("mix.contrast.style=1", "did you mean 'mix.contrasts'?"),

@@ -31,7 +31,7 @@ MAY_USE = {
     "work": set(),
     "mini": set(),
     "objective": {"torch"},
-    "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft"},
+    "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
     "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub"},
     "training": {"torch", "transformers", "lightning", "safetensors", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "tqdm"},

@@ -33,8 +33,8 @@ class TokenTree:
     margin: float | None = None
 
     def __post_init__(self) -> None:
-        self.prompt = _tokens(self.prompt)
-        self.branches = [_tokens(branch) for branch in self.branches]
+        self.prompt = as_tokens(self.prompt)
+        self.branches = [as_tokens(branch) for branch in self.branches]
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.branches))
@@ -45,7 +45,8 @@ class TokenTree:
         return [replace(self, branches=[branch]) for branch in self.branches]
 
 
-def _tokens(ids: ArrayLike) -> Tokens:
+def as_tokens(ids: ArrayLike) -> Tokens:
+    """Token ids as an array, which takes a ninth of a list's memory."""
     return np.asarray(ids, dtype=np.int32)
 
 

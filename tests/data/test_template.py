@@ -184,3 +184,21 @@ def test_bad_rows_may_be_dropped_and_counted(tokenizer):
     assert bad.counts == {"special_token": 1} and bad.samples["special_token"].startswith("example 'spelt'")
     with pytest.raises(DataError, match=r"no example is left of 1: {'special_token': 1}"):
         run([spelt], tokenizer, bad=BadRows(policy=OnBadRow.DROP))
+
+
+@pytest.mark.parametrize("num_rejected", [1, 2])
+def test_a_tree_that_no_row_holds_is_dropped_or_cut_and_counted(tokenizer, num_rejected):
+    rejected = ["Wind, " * 40, "Sun. " * 3][:num_rejected]
+    long = example(chosen="Water, " * 40, rejected=rejected, name="long")
+    whole = run([long], tokenizer, max_length=500).trees[0]
+    most = len(whole) - 20
+    dropped = run([example(), long], tokenizer, max_length=500, max_tokens=most)
+    assert [t.id for t in dropped.trees] == ["e"] and dropped.dropped == {"tree_too_long": 1}
+    cut = run([long], tokenizer, max_length=500, max_tokens=most, overlong=Overlong.CUT)
+    tree = cut.trees[0]
+    assert cut.cut == {"tree_cut": 1} and most - 1 <= len(tree) <= most
+    assert tree.prompt.tolist() == whole.prompt.tolist()
+    for branch, before in zip(tree.branches, whole.branches, strict=True):
+        assert branch.tolist() == before.tolist()[: len(branch)]
+    limit = max(map(len, tree.branches))
+    assert [len(b) for b in tree.branches] == [min(len(b), limit) for b in whole.branches], "short ones stay whole"

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable
+from multifaceted.model.attention import TREE_ATTENTION, refuse_unservable, tree_mask
 from multifaceted.model.score import branch_logps, branch_rewards, token_logps
 from multifaceted.model.weights import parameter_fingerprint
 from multifaceted.trees import TokenTree, lay_out
@@ -102,21 +103,30 @@ def test_gradients_equal_those_of_separate_sequences():
         torch.testing.assert_close(ours_p.grad, plain_p.grad, atol=1e-4, rtol=1e-4, msg=name)
 
 
+class ProductsWith(TorchDispatchMode):
+    """Numbers of rows that are multiplied by a weight, or by a part of it."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight, self.num_rows = weight, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            left, right = args[-2:]
+            if right.untyped_storage().data_ptr() == self.weight.untyped_storage().data_ptr():
+                self.num_rows.append(left.shape[0])
+        return func(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
-def test_only_scored_positions_are_projected(monkeypatch):
+def test_only_scored_positions_are_projected():
     ours, _ = models("mistral")
     rows = lay_out(random_trees(2))
-    projected = []
-    original = torch.nn.functional.linear
-
-    def counting(features, weight, bias=None):
-        if weight is ours.lm_head.weight:
-            projected.append(features.shape[0])
-        return original(features, weight, bias)
-
-    monkeypatch.setattr("multifaceted.model.score.linear", counting)
-    token_logps(ours, rows)
-    assert projected == [len(rows.source)] and len(rows.source) < rows.input_ids.numel()
+    with ProductsWith(ours.lm_head.weight) as products:
+        token_logps(ours, rows)
+        assert products.num_rows == [len(rows.source)] and len(rows.source) < rows.input_ids.numel()
+        ours(rows.input_ids, tree_mask=tree_mask(rows))
+        assert products.num_rows[1:] == [rows.input_ids.numel()]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,8 @@ def test_a_gpu_that_is_not_there_is_refused_at_once(trained):
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="torch sees no NVIDIA GPU here; set trainer=cpu"):
         trained("sft", "trainer=gpu", without=["trainer."])
+    with pytest.raises(ValueError, match="projection=liger needs an NVIDIA GPU, and this run is on cpu"):
+        trained("sft", "projection=liger")
 
 
 def test_a_start_that_changed_underneath_is_refused(trained, tiny_run, tmp_path):

@@ -143,12 +143,16 @@ class SignalAt:
         monkeypatch.setattr(PreferenceModule, "training_step", training_step)
 
 
-@pytest.mark.parametrize("export", ["best", "last"])
+@pytest.mark.parametrize(
+    ("size", "export"),
+    [("batch.examples=4", "best"), ("batch.examples=4", "last"), ("batch.examples=null batch.tokens=1400", "best")],
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_continues_to_the_same_bytes(number, export, trained, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_to_the_same_bytes(number, size, export, trained, tmp_path, monkeypatch):
     settings = [
         "batch.max_tokens=700",
-        "batch.examples=4",
+        *size.split(),
+        "batch.look_ahead=5",
         "data.source.num_examples=32",
         f"export={export}",
         "validation.times=3",

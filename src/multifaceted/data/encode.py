@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from multifaceted.data.source import BadRowError, BadRows, DataError
 from multifaceted.data.template import conversation, render_answered, render_prompts
 from multifaceted.records import Example
-from multifaceted.trees import TokenTree
+from multifaceted.trees import TokenTree, as_tokens
 
 AT_ONCE = 1000
 """Examples that are tokenized together: lists of ids take nine times the memory of a tree's arrays."""
@@ -70,8 +70,8 @@ def encode(
                     result.trees.append(
                         TokenTree(
                             id=example.id,
-                            prompt=prompt,
-                            branches=branches,
+                            prompt=as_tokens(prompt),
+                            branches=[as_tokens(branch) for branch in branches],
                             source=example.source,
                             dimensions=tuple(example.contrast),
                             margin=example.margin,

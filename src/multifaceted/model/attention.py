@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedConfig
 from multifaceted.trees import PADDING, TreeRows
 
 TREE_ATTENTION = "multifaceted_tree"
-SHORTEST = 0.85
+SHORTEST = 0.9
 """Paths of at least this share of the longest are computed together, padded to it."""
 
 
@@ -119,10 +119,10 @@ def _attention_over_paths(query: Tensor, key: Tensor, value: Tensor, paths: Path
     flat = [tensor.transpose(0, 1).flatten(1, 2) for tensor in (query, key, value)]  # [heads, rows * width, head_dim]
     results = []
     for group in paths.groups:
-        q, k, v = (t.index_select(1, group.flatten()).unflatten(1, group.shape).transpose(0, 1) for t in flat)
+        q, k, v = (t[:, group].transpose(0, 1) for t in flat)  # [paths, heads, longest, head_dim]
         attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
         results.append(attended.transpose(1, 2).flatten(0, 1))  # [paths * longest, heads, head_dim]
-    return torch.cat(results).index_select(0, paths.owner).unflatten(0, (rows, width))
+    return torch.cat(results)[paths.owner].view(rows, width, *query.shape[1::2])
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from multifaceted.model.attention import tree_mask
+from multifaceted.model.vocabulary import Projection, label_logps
 from multifaceted.trees import TreeRows
 
 
@@ -24,18 +25,16 @@ def hidden_states(model: PreTrainedModel, rows: TreeRows) -> Tensor:
     return cast(Tensor, output.last_hidden_state).flatten(0, 1)
 
 
-def token_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+def token_logps(model: PreTrainedModel, rows: TreeRows, projection: Projection = Projection.CHUNKED) -> Tensor:
     """Log-probability of every scored token, [scored], in fp32. Only scored positions are projected."""
     head = cast(nn.Linear, model.get_output_embeddings())
     scored = hidden_states(model, rows)[rows.source]
-    logits = linear(scored, head.weight, head.bias).float()
-    picked = logits.gather(1, rows.label[:, None])[:, 0]
-    return picked - logits.logsumexp(dim=-1)
+    return label_logps(scored, head.weight, head.bias, rows.label, projection=projection)
 
 
-def branch_logps(model: PreTrainedModel, rows: TreeRows) -> Tensor:
+def branch_logps(model: PreTrainedModel, rows: TreeRows, projection: Projection = Projection.CHUNKED) -> Tensor:
     """Log-probability of every branch given its prompt, summed over its tokens, [branches], in fp32."""
-    logps = token_logps(model, rows)
+    logps = token_logps(model, rows, projection)
     return logps.new_zeros(rows.first.shape[0]).index_add(0, rows.branch, logps)
 
 
@@ -50,13 +49,17 @@ class Scorer(nn.Module):
 
     Attributes:
         reward: whether a branch's score is its reward, read from a scalar head, or its log-probability.
+        projection: what computes log-probabilities from hidden states.
     """
 
-    def __init__(self, model: PreTrainedModel, *, reward: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, reward: bool, projection: Projection = Projection.CHUNKED) -> None:
         super().__init__()
         self.model = model
         self.reward = reward
+        self.projection = projection
 
     def forward(self, rows: TreeRows) -> Tensor:
         """Score every branch, [branches], in fp32."""
-        return branch_rewards(self.model, rows) if self.reward else branch_logps(self.model, rows)
+        if self.reward:
+            return branch_rewards(self.model, rows)
+        return branch_logps(self.model, rows, self.projection)

@@ -17,6 +17,7 @@ from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.model.adapter import Adapter
 from multifaceted.model.build import ModelSource, PretrainedModel
+from multifaceted.model.vocabulary import Projection
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
 from multifaceted.training.hardware import Plan
@@ -71,6 +72,7 @@ class TrainConfig:
         adapter: train an adapter on the weights instead of the weights; None trains all of them.
         max_steps: end after so many optimizer steps.
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
+        projection: what computes log-probabilities from hidden states.
         trainer: arguments of Lightning's Trainer, passed through.
     """
 
@@ -95,6 +97,7 @@ class TrainConfig:
     max_steps: int | None = None
     clip_norm: float = 1.0
     activation_checkpointing: bool = False
+    projection: Projection = Projection.CHUNKED
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
@@ -160,7 +163,7 @@ class TrainConfig:
             )
 
     def check_device(self) -> None:
-        """Refuse to train on a GPU where there is none.
+        """Refuse to train on a GPU where there is none, or with a kernel that does not run here.
 
         Raises:
             ValueError: says what to set.
@@ -170,6 +173,7 @@ class TrainConfig:
                 f"trainer.accelerator={self.trainer['accelerator']!r}, and torch sees no NVIDIA GPU here;"
                 " set trainer=cpu"
             )
+        self.projection.check_device(self.device_type)
 
     def check_ranks(self, ranks: Ranks) -> None:
         """Refuse ranks that do not fit `trainer.devices` or the strategy.

@@ -118,7 +118,7 @@ class PreferenceModule(LightningModule):
         added = {"loss": share.detach()}
         added |= {name: v.detach().sum() / step.examples * part.counts for name, v in losses.metrics.items()}
         sums |= {name: sums.get(name, torch.zeros_like(value)) + value for name, value in added.items()}
-        return share
+        return cast(Tensor, share)
 
     def _clip(self) -> None:
         """Clip gradients by their global norm, and refuse to step on one that is not finite."""

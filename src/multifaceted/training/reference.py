@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +31,8 @@ PART_TOKENS = 2**19
 def content_key(model: PreTrainedModel, trees: Sequence[TokenTree], arithmetic: Arithmetic, batch: Batch) -> str:
     """A key over weights, architecture, arithmetic, packing, and tokens, which stand for tokenizer and template too."""
     digest = hashlib.sha256(parameter_fingerprint(model).encode())
-    digest.update(f"{arithmetic.name} {batch.max_tokens} {batch.look_ahead} {batch.packing} {PART_TOKENS}".encode())
+    cut = [batch.max_tokens, batch.look_ahead, batch.packing, batch.share_prefix, PART_TOKENS]
+    digest.update(f"{arithmetic.name} {cut}".encode())
     digest.update(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
     for tree in trees:
         pieces = [tree.prompt, *tree.branches]
@@ -59,7 +61,7 @@ def reference_logps(
         for number, rows in enumerate(parts):
             path = folder / f"part-{number:05d}.json"
             branches = {trees[i].id: len(trees[i].branches) for row in rows for i in row}
-            part = ranks.from_first(lambda path=path, branches=branches: _cached(path, branches))
+            part = ranks.from_first(partial(_cached, path, branches))
             if part is None:
                 part = _score(scorer, batches.only(rows), ranks, arithmetic)
                 if ranks.is_first:

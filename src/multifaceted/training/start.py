@@ -84,7 +84,7 @@ def load_scorer(
     if ranks.is_first:
         adapted = f", {sum(p.numel() for p in trained) / 1e6:.2f} M of them trained" if config.adapter else ""
         log.info("%.1f M parameters%s", model.num_parameters() / 1e6, adapted)
-    scorer = Scorer(model, reward=config.has_reward_head)
+    scorer = Scorer(model, reward=config.has_reward_head, projection=config.projection)
     config.strategy.lay_out(scorer, ranks, config.precision)
     if config.strategy.shards:
         start.source.fill(scorer.model)
