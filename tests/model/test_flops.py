@@ -1,5 +1,7 @@
 """FLOPs agree with what torch counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,7 +40,12 @@ def test_products_with_weights_are_those_that_torch_counts(architecture):
     work, flops = Work.of(trees), Flops.of(model)
     attention = flops.pair * work.pairs
     assert flops.forward(work) - attention == counted(model, trees, training=False)
-    assert flops.training(work) - 3 * attention == counted(model, trees)
+    # Logits are computed again in the backward pass, which is not useful.
+    again = flops.head * work.scored
+    assert flops.training(work) + again - 3 * attention == counted(model, trees)
+    rows = replace(work, laid_out=work.tokens)
+    assert flops.computed(rows, checkpointing=False) == flops.training(work) + again
+    assert flops.computed(rows, checkpointing=True) == flops.training(work) + again + flops.layers(work)
 
 
 def test_a_reward_is_read_once_a_branch():
@@ -61,7 +68,7 @@ def test_frozen_weights_have_no_gradient():
     # Nothing before the first layer is trained, so torch spares the gradients of what enters it.
     spared = 2 * model.config.hidden_size * (32 + 16 + 16) * work.tokens
     counts = counted(model, trees)
-    expected = adapted.training(work) - 3 * adapted.pair * work.pairs
+    expected = adapted.training(work) + adapted.head * work.scored - 3 * adapted.pair * work.pairs
     assert expected - 2 * spared <= counts <= expected
 
 

@@ -100,7 +100,7 @@ def _backbone(model: PreTrainedModel, how: Pass, num_layers: int) -> PreTrainedM
     config.num_hidden_layers = num_layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:num_layers]
-    kind = type(cast(nn.Module, model.base_model))
+    kind: Any = type(model.base_model)
     with torch.device("meta"):
         backbone = cast(PreTrainedModel, kind._from_config(config, dtype=model.dtype, attn_implementation=FUSED))
     if how.adapter is not None:
@@ -121,7 +121,7 @@ def _materialise(module: nn.Module, cast_to: torch.dtype | None) -> None:
             setattr(part, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that operations make, from their birth to their death; a module's own are not counted.
 
     Attributes:
@@ -129,7 +129,7 @@ class Alive(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         tensors = [
             *module.parameters(),
             *module.buffers(),
@@ -183,7 +183,8 @@ def _fused_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     inputs = [query, key, value]
     if torch.is_autocast_enabled("cpu"):
         inputs = [tensor.to(torch.get_autocast_dtype("cpu")) for tensor in inputs]
-    return _Fused.apply(*inputs).transpose(1, 2).contiguous(), None
+    attended = cast(Tensor, _Fused.apply(*inputs))  # type: ignore[no-untyped-call]
+    return attended.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(FUSED, _fused_attention)

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from multifaceted.model.vocabulary import LOGITS_BYTES
 from multifaceted.training.activations import Pass, usage
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.hardware import GIB
 from multifaceted.training.strategy import MIXED_TYPES, TRUE_TYPES, FullyShard
-
-LOGITS_BYTES = {"cpu": 2**24, "cuda": 2**27}
-"""Of the logits that the vocabulary projection holds at once, in fp32."""
 
 OVERHEAD = {"cuda": 1.0 * GIB, "cpu": 0.5 * GIB}
 """CUDA's context, its libraries' workspaces, what the allocator cannot reuse; on CPU, the interpreter's libraries."""
@@ -51,11 +49,8 @@ def memory_parts(
             adapter=config.adapter,
         ),
     )
-    copies, head = used.casts, model.get_output_embeddings()
-    if head is not None and layout.autocast is not None and head.weight.dtype is torch.float32:
-        copies += head.weight.numel() * layout.autocast.itemsize
     parts = {
-        "weights": layout.weights(model) + copies,
+        "weights": layout.weights(model) + used.casts,
         "gradients": layout.gradients(model),
         "optimizer state": 0 if layout.offloads else config.optimizer.state_bytes(model) / num_devices,
         "activations": used.peak - used.casts,
@@ -115,7 +110,7 @@ class _Layout:
 
     def weights(self, model: PreTrainedModel) -> float:
         """Bytes of a device's weights; sharded, also of those it has gathered: two layers, and what is in no layer."""
-        held = sum(self._size(name, parameter) for name, parameter in model.named_parameters())
+        held = float(sum(self._size(name, parameter) for name, parameter in model.named_parameters()))
         if not self.shards:
             return held
         layer, rest = _sizes(model, trained=False)
@@ -125,7 +120,7 @@ class _Layout:
     def gradients(self, model: PreTrainedModel) -> float:
         """Bytes of a device's gradients; sharded, also of those that are whole until they are summed over devices."""
         trained = [p for p in model.parameters() if p.requires_grad]
-        held = sum(p.numel() * (self.stored or p.dtype).itemsize for p in trained)
+        held = float(sum(p.numel() * (self.stored or p.dtype).itemsize for p in trained))
         if not self.shards:
             return held
         layer, rest = _sizes(model, trained=True)

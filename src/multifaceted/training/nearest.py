@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
 
 from multifaceted.model.adapter import Adapter
 from multifaceted.training.config import TrainConfig
@@ -25,7 +27,11 @@ class Change:
     num_devices: int | None = None
 
 
-Fits = Callable[[Sequence[Change]], bool]
+Stage = Sequence[Change]
+"""Changes of one kind, the mildest first."""
+
+Needed = Callable[[Sequence[Change]], float]
+"""Bytes that a run needs after changes; infinite where they do not go together."""
 
 
 def nearest_that_fits(
@@ -33,7 +39,7 @@ def nearest_that_fits(
     num_devices: int,
     *,
     longest_tree: int,
-    bytes_needed: Callable[[TrainConfig, int], int],
+    bytes_needed: Callable[[TrainConfig, int], float],
     bytes_there: float,
 ) -> str:
     """What to add to the command line: with more devices, and with as many.
@@ -43,52 +49,53 @@ def nearest_that_fits(
         bytes_needed: of a config on so many devices.
     """
 
-    def fits(changes: Sequence[Change]) -> bool:
+    def needed(changes: Sequence[Change]) -> float:
         changed, number = config, num_devices
         try:
             for change in changes:
                 changed, number = change.apply(changed), change.num_devices or number
             changed.batch.check_ranks(number)
-            return bytes_needed(changed, number) <= bytes_there
-        except ValueError:  # settings that do not go together
-            return False
+        except ValueError:
+            return inf
+        return bytes_needed(changed, number)
 
     least = max(longest_tree, config.data.max_length)
-    same = [[_checkpointing(config)], [*_shorter_rows(config, least)], [*_eight_bits(config)]]
+    same = [[_checkpointing()], [*_shorter_rows(config, least)], [*_eight_bits(config)]]
     more, adapter = [*_more_devices(config, num_devices)], [*_adapter(config)]
-    found = [_search([*same, more, adapter], fits), _search([*same, adapter], fits)]
+    found = [_search(stages, needed, bytes_there) for stages in ([*same, more, adapter], [*same, adapter])]
     lines = [" ".join(o for change in changes for o in change.overrides) for changes in found if changes]
     if not lines:
         return "Neither checkpointing, shorter rows, 8-bit state, more devices nor an adapter makes it fit"
     return "It fits with\n  " + "\nor with\n  ".join(dict.fromkeys(lines))
 
 
-def _search(stages: Sequence[Sequence[Change]], fits: Fits) -> list[Change] | None:
-    """Add stage after stage, each at its mildest, until the run fits; then take back what turned out not to matter."""
-    stages = [stage for stage in stages if stage]
-    chosen: list[Change] = []
+def _search(stages: Sequence[Stage], needed: Needed, there: float) -> list[Change] | None:
+    """Add a change of stage after stage, the mildest that will do or else the strongest; None if all are too few."""
+    chosen: list[tuple[Stage, Change]] = []
     for stage in stages:
+        so_far = [change for _, change in chosen]
         for change in stage:
-            if fits([*chosen, change]):
-                return _without_idle([*chosen, change], stages, fits)
-        chosen.append(stage[-1])
+            if needed([*so_far, change]) <= there:
+                return _mildest([*chosen, (stage, change)], needed, there)
+        possible = [change for change in stage if needed([*so_far, change]) < inf]
+        chosen += [(stage, change) for change in possible[-1:]]
     return None
 
 
-def _without_idle(chosen: list[Change], stages: Sequence[Sequence[Change]], fits: Fits) -> list[Change]:
-    kept = list(chosen)
-    for stage, change in reversed(list(zip(stages, chosen, strict=False))):  # the first changes cost the least
-        rest = [other for other in kept if other is not change]
-        place = kept.index(change)
-        milder = [[], *([option] for option in stage[: stage.index(change)])]
-        for option in milder:
-            if fits([*rest[:place], *option, *rest[place:]]):
-                kept = [*rest[:place], *option, *rest[place:]]
+def _mildest(chosen: Sequence[tuple[Stage, Change]], needed: Needed, there: float) -> list[Change]:
+    """Take back what turned out not to matter, the last changes first: they are the greatest."""
+    kept = [[change] for _, change in chosen]
+    for place in reversed(range(len(chosen))):
+        stage, change = chosen[place]
+        for option in ([], *([milder] for milder in stage[: stage.index(change)])):
+            others = [*kept[:place], option, *kept[place + 1 :]]
+            if needed([c for part in others for c in part]) <= there:
+                kept = others
                 break
-    return kept
+    return [change for part in kept for change in part]
 
 
-def _checkpointing(config: TrainConfig) -> Change:
+def _checkpointing() -> Change:
     return Change(("activation_checkpointing=true",), lambda c: replace(c, activation_checkpointing=True))
 
 
@@ -103,9 +110,10 @@ def _shorter_rows(config: TrainConfig, least: int) -> Iterator[Change]:
 
 
 def _eight_bits(config: TrainConfig) -> Iterator[Change]:
-    optimizer = config.optimizer
-    if isinstance(optimizer, AdamW) and not getattr(optimizer, "eight_bit", True):
-        yield Change(("optimizer.eight_bit=true",), lambda c: replace(c, optimizer=replace(optimizer, eight_bit=True)))
+    if isinstance(config.optimizer, AdamW) and not getattr(config.optimizer, "eight_bit", True):
+        state: dict[str, Any] = {"eight_bit": True}
+        smaller = replace(config.optimizer, **state)
+        yield Change(("optimizer.eight_bit=true",), lambda c: replace(c, optimizer=smaller))
 
 
 def _more_devices(config: TrainConfig, num_devices: int) -> Iterator[Change]:
