@@ -55,7 +55,7 @@ class Usage:
 
 
 def usage(model: PreTrainedModel, how: Pass) -> Usage:
-    """What all layers of a model use; only its config and type are read.
+    """What all layers of a model use when they run eagerly; compiled ones keep less. Only its config and type are read.
 
     Each layer adds as much as the one before it, so two models of few layers tell.
     """
