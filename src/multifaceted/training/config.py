@@ -20,10 +20,11 @@ from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
 from multifaceted.model.vocabulary import Projection
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
+from multifaceted.training.hardware import Plan
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import CheckpointConfig, Validation
-from multifaceted.training.strategy import PRECISIONS, TRUE_TYPES, SingleDevice, Strategy
+from multifaceted.training.strategy import MIXED_TYPES, PRECISIONS, TRUE_TYPES, SingleDevice, Strategy
 from multifaceted.training.tracking import Wandb
 
 OURS = {
@@ -91,6 +92,7 @@ class TrainConfig:
     logger: Wandb = field(default_factory=Wandb)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Callback] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
     seed: int = 0
     num_epochs: int = 1
     max_steps: int | None = None
@@ -150,6 +152,11 @@ class TrainConfig:
             raise ValueError(
                 f"trainer.devices={self.trainer['devices']!r} with strategy=single: one device holds the whole model;"
                 " set strategy=fsdp"
+            )
+        if (self.plan.num_devices or 1) > 1 and not self.strategy.shards:
+            raise ValueError(
+                f"plan.num_devices={self.plan.num_devices} with strategy=single: one device holds the whole model; set"
+                " strategy=fsdp"
             )
 
     def _check_adapter(self) -> None:
@@ -226,6 +233,11 @@ class TrainConfig:
             return True
         is_bf16 = getattr(self.model, "dtype", Dtype.FLOAT32) is Dtype.BFLOAT16
         return is_bf16 and (self.adapter is None or self.has_reward_head)
+
+    @property
+    def computes_in_16_bits(self) -> bool:
+        """Whether products have the type that peaks of devices are stated for."""
+        return self.precision in (*MIXED_TYPES, *TRUE_TYPES)
 
     @property
     def has_reward_head(self) -> bool:

@@ -102,7 +102,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         "exported_step": chosen.step,
         "steps": prepared.batches.num_steps,
         "examples": len(prepared.batches.trees),
-        "examples_per_second": fitted.examples_per_second,
+        **fitted.throughput,
         "wall_seconds": time.monotonic() - started,
     }
     if ranks.is_first:

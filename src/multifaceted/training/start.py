@@ -42,16 +42,23 @@ class Start:
         Raises:
             ValueError: there is no model, or no adapter that belongs to it.
         """
-        source = config.model
-        if config.start is not None:
-            source = PretrainedModel(
-                name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32)
-            )
+        source = source_of(config)
         if config.adapter is None:
             return cls(source=source)
         config.adapter.check_device(ranks.device_type)
         base = ranks.from_first(source.base)
         return cls(source=source, base=base, adapter=resolve_adapter(config.adapter, base))
+
+
+def source_of(config: TrainConfig) -> ModelSource:
+    """The model that a config starts from.
+
+    Raises:
+        ValueError: `start` names none.
+    """
+    if config.start is None:
+        return config.model
+    return PretrainedModel(name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32))
 
 
 def load_scorer(
