@@ -44,11 +44,13 @@ def trained(tmp_path):
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import run
 
-    def train(experiment, *overrides, folder=None, without=()):
+    def train(experiment, *overrides, folder=None, without=(), callbacks=None):
         tiny = [override for override in TINY if not override.startswith(tuple(without))]
         paths = [f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
         config = build(composed("train", [f"+experiment={experiment}", *tiny, *paths, *overrides]), TrainConfig)
-        return run(config, to_plain(config), folder or tmp_path / "outputs" / experiment)
+        plain = to_plain(config)
+        config.callbacks |= callbacks or {}
+        return run(config, plain, folder or tmp_path / "outputs" / experiment)
 
     return train
 

@@ -18,7 +18,7 @@ GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer"
 EVAL_GROUPS = {"task", "engine"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
-    "optimizer=adamw": ["optimizer.lr=1e-3"],
+    **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
     "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
@@ -84,15 +84,18 @@ def test_every_experiment_builds_and_its_config_is_complete(name):
         ("validation.monitor=val/los", "validation.monitor='val/los' is not measured"),
         ("trainer.acelerator=cpu", "did you mean trainer.accelerator?"),
         ("trainer.max_epochs=3", "trainer.max_epochs=3 is set by num_epochs"),
+        ("trainer.precision=16-mixed", "set trainer.precision=bf16-mixed"),
+        ("trainer.precision=16", "trainer.precision=16 is none of 32-true, bf16-mixed, bf16-true"),
         ("trainer.devices=2", "trainer.devices=2 with strategy=single"),
         ("model=mistral_7b", "the optimizer's settings are for mini models, and this is a pretrained one"),
         ("+callbacks.x._target_=collections.OrderedDict", "outside the trusted packages"),
         ("+callbacks.x._target_=lightning.pytorch.loggers.CSVLogger", "refused its arguments"),
+        ("compile=sometimes", "compile: 'sometimes'"),
         ("schedule.warmup_steps=3", "warmup_steps or warmup_share, not both"),
         ("optimizer=adamw", "optimizer.lr"),
         ("objective._target_=os.system", "outside the trusted packages"),
         ("objective._target_=multifaceted.objective.dpo.Dpo", "cannot import"),
-        ("objective._target_=multifaceted.training.optimizer.Muon", "unknown key 'objective.lam'"),
+        ("objective._target_=multifaceted.training.muon.Muon", "unknown key 'objective.lam'"),
         ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "refused its arguments"),
     ],
 )

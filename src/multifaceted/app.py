@@ -17,13 +17,17 @@ from omegaconf import DictConfig
 
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.records import FAILURE, LOG, VERSION, write_json
-from multifaceted.tables import score_table, summary_table
+from multifaceted.tables import plan_table, score_table, summary_table
 
 if TYPE_CHECKING:
     from multifaceted.evaluation.run import EvalConfig
+    from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import Outcome
 
 log = logging.getLogger("multifaceted")
+for _name in ("torchao", "torch.utils._pytree"):
+    # transformers imports torchao where it is installed, which then warns of kernels that nothing here uses.
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -45,6 +49,8 @@ def train(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, TrainConfig)
+        if typed.plan.enabled:
+            return _plan(typed)
         folder = _run_folder(typed.paths.outputs)
         if _in_sweep():
             (folder / FAILURE).unlink(missing_ok=True)
@@ -59,6 +65,18 @@ def train(config: DictConfig) -> int:
         return _finish(outcome, next_stage)
 
     return _guarded(stage)
+
+
+def _plan(config: TrainConfig) -> int:
+    """Print what a run would need; one that cannot fit is refused. Writes nothing."""
+    from multifaceted.training.plan import plan
+
+    _log_to(None)
+    planned = plan(config)
+    print(plan_table(planned.sections))
+    if planned.refusal is not None:
+        raise ValueError(planned.refusal)
+    return OK
 
 
 def _evaluation_of(policy: Path, wanted: Any, *, scores: bool) -> EvalConfig | None:

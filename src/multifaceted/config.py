@@ -33,6 +33,9 @@ TRUSTED = ("multifaceted", "lightning")
 EVALUATE_AFTER = "evaluate_after"
 """The key by which the root app joins `train.py` to `eval.py`; like `trust`, it belongs to no component."""
 
+SWITCHES = ("plan",)
+"""Nodes with a field `enabled` that their own name switches: `plan=true` beside `plan.device=h200`."""
+
 _NODE = "_multifaceted_node"
 """Attribute of a third-party component that keeps the node it was built from, for `to_plain`."""
 
@@ -45,9 +48,14 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
     """Let `a.b=c` set a key that no YAML spells out because it has a default in the code.
 
     Hydra would ask for `++a.b=c`. Whether such a key exists is decided by `build`, for every spelling alike.
+
+    >>> prepare_overrides(["plan=true", "plan.device=h200", "seed=1"])
+    ['++plan.enabled=true', '++plan.device=h200', 'seed=1']
     """
+    switch = re.compile(rf"^({'|'.join(SWITCHES)})=(?=(true|false)$)", re.IGNORECASE)
     nested_value = re.compile(r"^(?!hydra\b)[A-Za-z_]\w*(\.\w+)+=")
-    return [f"++{argument}" if nested_value.match(argument) else argument for argument in arguments]
+    spelled = [switch.sub(r"\1.enabled=", argument) for argument in arguments]
+    return [f"++{argument}" if nested_value.match(argument) else argument for argument in spelled]
 
 
 def run_name(overrides: Sequence[str]) -> str:
@@ -66,6 +74,7 @@ def run_name(overrides: Sequence[str]) -> str:
             "logger",
             "strategy",
             "checkpoint",
+            "plan",
         ):
             values.pop(key)
     experiment = values.pop("experiment", "train")

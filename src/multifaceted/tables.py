@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from multifaceted.records import Estimate, Scores
@@ -17,6 +18,15 @@ def summary_table(summary: dict[str, Any]) -> str:
     rows += [[name, *(number(metrics.get(f"{name}/{g}" if g else name)) for g in ("", *dimensions))] for name in names]
     facts = [[key, number(value)] for key, value in summary.items() if not key.startswith("val/")]
     return f"\n{format_table(rows)}\n\n{format_table(facts)}"
+
+
+def plan_table(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table for each section: names and numbers."""
+    tables = [
+        format_table([[title, ""], *([name, _grouped(value)] for name, value in rows.items())])
+        for title, rows in sections.items()
+    ]
+    return "\n" + "\n\n".join(tables)
 
 
 def score_table(scores: Scores) -> str:
@@ -48,6 +58,11 @@ def interval(estimate: Estimate | None) -> str:
 def number(value: Any) -> str:
     """Four digits of a float; anything else as it is, None as nothing."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _grouped(value: Any) -> str:
+    """Thousands apart, because a plan's counts are long."""
+    return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def format_table(rows: list[list[str]]) -> str:

@@ -1,6 +1,5 @@
 """Every experiment, one optimizer step, through the code that users run, in one process."""
 
-import itertools
 import json
 
 import pytest
@@ -148,10 +147,21 @@ def test_wandb_mode_wins_then_the_config_then_the_key(monkeypatch, tmp_path):
     assert Wandb().resolved_mode() == "online"
 
 
-def test_bf16(trained, tmp_path):
-    for precision in ("bf16-mixed", "bf16-true"):
-        outcome = trained("orpo", f"trainer.precision={precision}", "max_steps=2", folder=tmp_path / precision)
-        assert 0 < outcome.summary["val/loss"] < 10
+def test_bf16(trained):
+    outcome = trained("orpo", "trainer.precision=bf16-mixed", "max_steps=2")
+    assert 0 < outcome.summary["val/loss"] < 10
+
+
+def test_muon_refuses_bf16_weights_before_anything_loads(trained):
+    with pytest.raises(ValueError, match=r"Muon on weights in bf16 .*model.dtype=float32.*optimizer=adamw"):
+        trained("orpo", "trainer.precision=bf16-true")
+
+
+@pytest.mark.parametrize("settings", [["optimizer.eight_bit=true"], ["trainer.precision=bf16-true"]])
+def test_a_missing_torchao_is_refused_before_anything_loads(settings, trained, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"torchao, which is not installed: pip install --editable '.\[torchao\]'"):
+        trained("orpo", "optimizer=adamw", "optimizer.lr=1e-2", *settings)
 
 
 def test_a_reward_model_is_not_read_as_a_policy(trained, tiny_run, tmp_path):
@@ -206,7 +216,7 @@ def test_a_start_that_changed_underneath_is_refused(trained, tiny_run, tmp_path)
 
 def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path):
     """In bf16 as in fp32 a policy that equals its reference has no margin; each arithmetic has a file of its own."""
-    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+    for precision in ("32-true", "bf16-mixed"):
         settings = [
             f"start={tiny_run.folder}",
             "max_steps=1",
@@ -217,6 +227,4 @@ def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path)
         margin = next(row["train/margin"] for row in read_jsonl(outcome.folder / METRICS) if "train/margin" in row)
         assert margin == pytest.approx(0, abs=1e-4 if precision == "32-true" else 0.5), precision
     written = [json.loads(path.read_text())["logps"] for path in (tmp_path / "cache" / "reference").rglob("*.json")]
-    assert len(written) == 3 and all(a != b for a, b in itertools.combinations(written, 2)), (
-        "each in its own arithmetic"
-    )
+    assert len(written) == 2 and written[0] != written[1], "each in its own arithmetic"

@@ -147,7 +147,8 @@ def rows(folder):
 def left_behind(folder):
     """What a run leaves for others."""
     exported = {path.name: path.read_bytes() for path in (folder / "policy").iterdir()}
-    summary = {key: value for key, value in read_json(folder / SUMMARY).items() if "second" not in key}
+    measured = ("throughput/", "wall_seconds")
+    summary = {k: v for k, v in read_json(folder / SUMMARY).items() if not k.startswith(measured)}
     return exported, summary, [(c.step, c.value) for c in checkpoints(folder / "checkpoints")]
 
 

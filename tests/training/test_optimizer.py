@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from multifaceted.training.optimizer import AdamW, Muon, Schedule, Shape, orthogonalise
+from multifaceted.training.muon import Muon, orthogonalise
+from multifaceted.training.optimizer import AdamW, Schedule, Shape
 
 
 def small_model():
@@ -53,6 +54,15 @@ def test_the_adamw_half_of_muon_is_torchs_adamw():
         step(ours, optimizer)
         step(theirs, reference)
     torch.testing.assert_close(ours["embed"].weight, theirs["embed"].weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [AdamW(lr=1e-2), Muon(lr=1e-2, adamw_lr=1e-2)])
+def test_the_size_of_the_state_is_known_before_it_exists(config):
+    model = small_model()
+    optimizer = config.build(model)
+    step(model, optimizer)
+    moments = [t for state in optimizer.state.values() for key, t in state.items() if key != "step"]
+    assert config.state_bytes(model) == sum(t.numel() * t.element_size() for t in moments)
 
 
 def test_muon_takes_hidden_matrices_only():

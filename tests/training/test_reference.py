@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from multifaceted.data.batches import Batch, EvaluationBatches
 from multifaceted.model.attention import TREE_ATTENTION
 from multifaceted.model.score import Scorer
+from multifaceted.model.vocabulary import Projection
 from multifaceted.training import reference
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import content_key, reference_logps
@@ -123,7 +124,7 @@ def test_a_cache_that_cannot_be_written_is_said(number, scorer, tmp_path, monkey
 
 def test_a_change_of_anything_that_matters_is_a_miss(scorer):
     def key(many=None, batch=BATCH, arithmetic=ARITHMETIC):
-        return content_key(scorer.model, many or trees(), arithmetic, batch)
+        return content_key(scorer, many or trees(), arithmetic, batch)
 
     keys = [key(), key(trees()[:-1]), key(list(reversed(trees()))), key(arithmetic=Arithmetic("bf16-true"))]
     moved = trees()
@@ -138,5 +139,7 @@ def test_a_change_of_anything_that_matters_is_a_miss(scorer):
         next(scorer.model.parameters())[0, 0] += 1e-3
     keys.append(key())
     scorer.model.config.rms_norm_eps *= 2
+    keys.append(key())
+    scorer.projection = Projection.LIGER
     keys.append(key())
     assert len(set(keys)) == len(keys)

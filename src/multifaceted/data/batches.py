@@ -7,7 +7,7 @@ every rank agrees.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from multifaceted.data.packing import Position, all_rows, next_row, padded_rows, step_rows
 from multifaceted.trees import TokenTree, TreeRows, lay_out
+from multifaceted.work import Work
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,7 +104,25 @@ class Batch:
         """
         pieces = [piece for tree in trees for piece in self.pieces(tree)]
         together = [list(range(len(pieces)))] if self.packing else None
-        return lay_out(pieces, together, multiple_of=-(-self.max_tokens // 8) if torch.cuda.is_available() else 1)
+        return lay_out(pieces, together, multiple_of=self._widths(on_gpu=torch.cuda.is_available()))
+
+    def work(self, passes: Iterable[Sequence[TokenTree]], *, on_gpu: bool | None = None) -> Work:
+        """The work of forward passes, with the positions of the rows that `lay_out` makes of them.
+
+        Args:
+            on_gpu: whether they run on a GPU; by default, if there is one.
+        """
+        multiple = self._widths(on_gpu=torch.cuda.is_available() if on_gpu is None else on_gpu)
+        total = Work()
+        for trees in passes:
+            lengths = [len(piece) for tree in trees for piece in self.pieces(tree)]
+            rows, width = (1, sum(lengths)) if self.packing else (len(lengths), max(lengths))
+            laid_out = rows * -(-width // multiple) * multiple
+            total += Work.of(trees) + Work(laid_out=laid_out, padding=laid_out - sum(lengths))
+        return total
+
+    def _widths(self, *, on_gpu: bool) -> int:
+        return -(-self.max_tokens // 8) if on_gpu else 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -177,6 +196,8 @@ class StepBatch:
     """Of all passes of all ranks."""
     tokens: int
     """Of the chosen branches, of all passes of all ranks."""
+    work: Work
+    """Of all passes of all ranks."""
     position: Position
     """Where the stream of examples stands after this step."""
 
@@ -219,6 +240,12 @@ class TrainingBatches(IterableDataset[StepBatch]):
         for _ in range(self.start_step, self.num_steps):
             yield self._step(self._next_rows(position), copy.deepcopy(position))
 
+    def rows_of_steps(self) -> Iterator[list[list[int]]]:
+        """Indices of the trees of each forward pass of each step of the whole run, over all ranks."""
+        position = Position()
+        for _ in range(self.num_steps):
+            yield self._next_rows(position)
+
     def _next_rows(self, position: Position) -> list[list[int]]:
         """Trees of the forward passes of the next step, over all ranks; moves `position` on."""
         size = self._stream_size
@@ -243,6 +270,7 @@ class TrainingBatches(IterableDataset[StepBatch]):
             ],
             examples=len(members),
             tokens=sum(len(tree.branches[0]) for tree in members),
+            work=self.batch.work([self.trees[index] for index in row] for row in rows),
             position=position,
         )
 

@@ -114,6 +114,7 @@ def tree_attention(
     return cast(Tensor, attended).transpose(1, 2).contiguous(), None
 
 
+@torch.compiler.disable  # a graph for each number of groups would be compiled
 def _attention_over_paths(query: Tensor, key: Tensor, value: Tensor, paths: Paths, scaling: float | None) -> Tensor:
     rows, _, width, _ = query.shape
     flat = [tensor.transpose(0, 1).flatten(1, 2) for tensor in (query, key, value)]  # [heads, rows * width, head_dim]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from huggingface_hub import snapshot_download
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -203,6 +204,12 @@ class PretrainedModel(ModelSource):
         if Path(self.name).is_dir():
             return Path(self.name)
         return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=[WEIGHTS, "*.json"]))
+
+
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers that a model repeats, as transformers names them: each is checkpointed, compiled and sharded alone."""
+    kinds = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in kinds]
 
 
 def four_bit_weights(dtype: Dtype) -> BitsAndBytesConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -19,17 +18,16 @@ from tqdm import tqdm
 from multifaceted.data.batches import StepBatch
 from multifaceted.records import METRICS, put_in_place, sync
 from multifaceted.training.ranks import STOP_SIGNALS, Ranks
+from multifaceted.training.throughput import Throughput
 
 
 class Progress(Callback):
-    """One bar over optimizer steps: loss, pair accuracy, examples a second, time left."""
+    """One bar over optimizer steps: loss, pair accuracy, examples a second, time left. Comes after `Throughput`."""
 
-    def __init__(self, total_steps: int) -> None:
+    def __init__(self, total_steps: int, throughput: Throughput) -> None:
         self.total_steps = total_steps
+        self.throughput = throughput
         self.bar: tqdm[Any] | None = None
-        self.examples = 0
-        self.seconds = 0.0
-        self.started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar where the run stands; off a terminal it prints a line now and then."""
@@ -38,37 +36,20 @@ class Progress(Callback):
             self.bar = tqdm(
                 total=self.total_steps, initial=trainer.global_step, desc="train", unit="step", mininterval=interval
             )
-        self.started = time.monotonic()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: validation is not throughput."""
-        if self.started:
-            self.seconds += time.monotonic() - self.started
-            self.started = 0.0
-            for logger in trainer.loggers:
-                rate = {"throughput/examples_per_second": self.examples_per_second}
-                logger.log_metrics(rate, step=trainer.global_step)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock again."""
-        self.started = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         """Advance by the optimizer steps taken."""
-        self.examples += batch.examples
         if self.bar is None or trainer.global_step <= self.bar.n:
             return
         logged = pl_module.logged
         shown = {name: f"{logged[key]:.3f}" for name, key in _SHOWN if key in logged}
-        self.bar.set_postfix({**shown, "examples/s": f"{self.examples_per_second:.1f}"}, refresh=False)
+        self.bar.set_postfix({**shown, "examples/s": f"{self.throughput.examples_per_second:.1f}"}, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
-        self.seconds += time.monotonic() - self.started
-        self.started = 0.0
         if self.bar is not None:
             self.bar.close()
 
@@ -76,12 +57,6 @@ class Progress(Callback):
         """Leave the terminal in order."""
         if self.bar is not None:
             self.bar.close()
-
-    @property
-    def examples_per_second(self) -> float:
-        """Examples trained on a second, validation excluded."""
-        running = time.monotonic() - self.started if self.started else 0.0
-        return self.examples / max(self.seconds + running, 1e-9)
 
 
 _SHOWN = (("loss", "train/loss"), ("pair_accuracy", "train/pair_accuracy"))

@@ -22,16 +22,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 from torch.optim import Optimizer
 
 from multifaceted.data.packing import Position
 from multifaceted.model.weights import trainable_weights
 from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
+from multifaceted.training.low_bit import plain_parts
 from multifaceted.training.ranks import Ranks
 
 STATE = "state.json"
@@ -114,7 +111,7 @@ def write(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: di
     files = _digests(partial, ranks)
     if ranks.is_first:
         groups = [state["param_groups"] for state in states]
-        contents = {"version": VERSION, "trainer": _to_json(state), "param_groups": groups, "files": files}
+        contents = {"version": VERSION, "trainer": _to_json(state), "param_groups": _to_json(groups), "files": files}
         write_json(partial / STATE, {**contents, DIGEST: _digest(contents)})
         if folder.exists():  # a callback of the user's may save under one name again and again
             remove(folder)
@@ -131,9 +128,11 @@ def read(folder: Path, model: nn.Module, optimizers: list[Optimizer], ranks: Ran
     state = read_weights(folder, model, ranks)
     states = [get_optimizer_state_dict(model, optimizer, options=_TRAINABLE) for optimizer in optimizers]
     _load(folder, _optimizer_tensors(states))
-    for optimizer, restored, groups in zip(optimizers, states, state["param_groups"], strict=True):
-        restored["param_groups"] = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]
-        set_optimizer_state_dict(model, optimizer, restored, options=_TRAINABLE)
+    # The state is in place now. load_state_dict would cast it to the type of the weights.
+    for optimizer, groups in zip(optimizers, _from_json(state["param_groups"]), strict=True):
+        for group, saved in zip(optimizer.param_groups, groups, strict=True):
+            kept = {key: value for key, value in saved.items() if key != "params"}
+            group.update({key: tuple(value) if key == "betas" else value for key, value in kept.items()})
     return cast(dict[str, Any], _from_json(state["trainer"]))
 
 
@@ -157,10 +156,11 @@ def _model_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _optimizer_tensors(states: list[Any]) -> dict[str, Tensor]:
     """The tensors of optimizer states by flat name."""
     return {
-        f"optimizer.{index}.{name}.{key}": tensor
+        name: part
         for index, state in enumerate(states)
-        for name, values in state["state"].items()
+        for parameter, values in state["state"].items()
         for key, tensor in values.items()
+        for name, part in plain_parts(f"optimizer.{index}.{parameter}.{key}", tensor).items()
     }
 
 

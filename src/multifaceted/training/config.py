@@ -16,14 +16,15 @@ from multifaceted.data.batches import Batch
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.model.adapter import Adapter
-from multifaceted.model.build import ModelSource, PretrainedModel
+from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
 from multifaceted.model.vocabulary import Projection
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
+from multifaceted.training.hardware import Plan
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import CheckpointConfig, Validation
-from multifaceted.training.strategy import SingleDevice, Strategy
+from multifaceted.training.strategy import MIXED_TYPES, PRECISIONS, TRUE_TYPES, SingleDevice, Strategy
 from multifaceted.training.tracking import Wandb
 
 OURS = {
@@ -72,6 +73,7 @@ class TrainConfig:
         max_steps: end after so many optimizer steps.
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
         projection: what computes log-probabilities from hidden states.
+        compile: compile each layer with torch.compile, which the first steps pay for.
         trainer: arguments of Lightning's Trainer, passed through.
     """
 
@@ -90,12 +92,14 @@ class TrainConfig:
     logger: Wandb = field(default_factory=Wandb)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Callback] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
     seed: int = 0
     num_epochs: int = 1
     max_steps: int | None = None
     clip_norm: float = 1.0
     activation_checkpointing: bool = False
     projection: Projection = Projection.CHUNKED
+    compile: bool = False
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
@@ -116,6 +120,11 @@ class TrainConfig:
             )
         self._check_trainer()
         self._check_adapter()
+        if getattr(self.strategy, "cpu_offload", False) and getattr(self.optimizer, "eight_bit", False):
+            raise ValueError(
+                "optimizer.eight_bit=true with strategy.cpu_offload=true: state in host memory takes none of the"
+                " device's, and torchao's 8-bit tensors do not stay there; set one of them to false"
+            )
         scale = self.optimizer.scale
         if scale is not None and scale is not self.model.scale:
             raise ValueError(
@@ -134,10 +143,20 @@ class TrainConfig:
                 raise ValueError(
                     f"unknown key trainer.{key} (value {value!r}): not an argument of Lightning's Trainer{hint}"
                 )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision={self.trainer['precision']!r} is none of {', '.join(PRECISIONS)}; for fp16, whose"
+                " range needs the loss scaled, set trainer.precision=bf16-mixed"
+            )
         if self.num_devices > 1 and not self.strategy.shards:
             raise ValueError(
                 f"trainer.devices={self.trainer['devices']!r} with strategy=single: one device holds the whole model;"
                 " set strategy=fsdp"
+            )
+        if (self.plan.num_devices or 1) > 1 and not self.strategy.shards:
+            raise ValueError(
+                f"plan.num_devices={self.plan.num_devices} with strategy=single: one device holds the whole model; set"
+                " strategy=fsdp"
             )
 
     def _check_adapter(self) -> None:
@@ -156,10 +175,10 @@ class TrainConfig:
             )
 
     def check_device(self) -> None:
-        """Refuse to train on a GPU where there is none, or with a kernel that does not run here.
+        """Refuse to train without a GPU, a kernel or a package that the config asks for.
 
         Raises:
-            ValueError: says what to set.
+            ValueError: says what to set or to install.
         """
         if self.device_type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
@@ -167,6 +186,7 @@ class TrainConfig:
                 " set trainer=cpu"
             )
         self.projection.check_device(self.device_type)
+        self.optimizer.check(bf16_weights=self.trains_bf16_weights)
 
     def check_ranks(self, ranks: Ranks) -> None:
         """Refuse ranks that do not fit `trainer.devices` or the strategy.
@@ -205,6 +225,19 @@ class TrainConfig:
     def precision(self) -> str:
         """Lightning's name of the type that layers compute in."""
         return str(self.trainer.get("precision", "32-true"))
+
+    @property
+    def trains_bf16_weights(self) -> bool:
+        """Whether weights that training changes are kept in bf16; an adapter is in fp32 beside a base in bf16."""
+        if self.precision in TRUE_TYPES:
+            return True
+        is_bf16 = getattr(self.model, "dtype", Dtype.FLOAT32) is Dtype.BFLOAT16
+        return is_bf16 and (self.adapter is None or self.has_reward_head)
+
+    @property
+    def computes_in_16_bits(self) -> bool:
+        """Whether products have the type that peaks of devices are stated for."""
+        return self.precision in (*MIXED_TYPES, *TRUE_TYPES)
 
     @property
     def has_reward_head(self) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,20 @@ from multifaceted.records import CHECKPOINTS, RUN, read_json
 from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
 from multifaceted.training.checkpoint import checkpoints, remove_leftovers
 from multifaceted.training.config import TrainConfig
+from multifaceted.training.hardware import local_device
 from multifaceted.training.prepare import Prepared
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import Checkpoints
+from multifaceted.training.throughput import Peak, Throughput
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
 class Fitted:
-    """How a fit ended. `examples_per_second` is None where nothing was left to train."""
+    """How a fit ended. `throughput` is empty where nothing was left to train."""
 
-    examples_per_second: float | None = None
+    throughput: dict[str, float] = field(default_factory=dict)
     stopped_by: signal.Signals | None = None
 
 
@@ -50,7 +52,10 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
     if step and ranks.is_first:
         log.info("resuming at step %s of %s", step, batches.num_steps)
     prepared.module.train()
-    progress, stop = Progress(batches.num_steps), StopOnSignal(ranks)
+    device = local_device(config.device_type)
+    peak = Peak.of(prepared.module.scorer.model, device, ranks) if config.computes_in_16_bits else None
+    throughput = Throughput(ranks, peak)
+    stop = StopOnSignal(ranks)
     defaults = {
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
@@ -66,10 +71,11 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
             use_distributed_sampler=False,
             logger=loggers,
             callbacks=[
-                progress,
+                throughput,
+                Progress(batches.num_steps, throughput),
                 *config.callbacks.values(),
                 stop,
-                Checkpoints(saved, config.checkpoint, config.validation, ranks),
+                Checkpoints(saved, config.checkpoint, config.validation, ranks, throughput),
             ],
         )
         trainer.fit(
@@ -80,7 +86,7 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
             weights_only=True,
         )
     stop.pass_on_late()
-    return Fitted(examples_per_second=progress.examples_per_second, stopped_by=stop.stopped_by)
+    return Fitted(throughput=throughput.summary(), stopped_by=stop.stopped_by)
 
 
 def _loader(batches: Dataset[Any], device_type: str) -> DataLoader[Any]:

@@ -98,10 +98,11 @@ class PreferenceModule(LightningModule):
             # Gradients are averaged over ranks.
             self.manual_backward(share * self.ranks.world_size)
         self._clip()
+        learning_rate = float(optimizer.param_groups[0]["lr"])
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         self.position = batch.position
-        self._log_step(sums, optimizer.param_groups[0]["lr"])
+        self._log_step(sums, learning_rate)
 
     def share_of_step(self, part: PreferenceBatch, step: StepBatch, sums: dict[str, Tensor]) -> Tensor:
         """What a forward pass adds to the loss of its step; adds its metrics to `sums`."""
@@ -122,7 +123,7 @@ class PreferenceModule(LightningModule):
 
     def _clip(self) -> None:
         """Clip gradients by their global norm, and refuse to step on one that is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.clip_norm or float("inf"))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise NonFiniteLossError(

@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from multifaceted.data.batches import Batch, EvaluationBatches
 from multifaceted.model.score import Scorer
@@ -28,12 +27,12 @@ PART_TOKENS = 2**19
 """Tokens of a part of the cache, about: what an interruption loses is less than a minute of one GPU."""
 
 
-def content_key(model: PreTrainedModel, trees: Sequence[TokenTree], arithmetic: Arithmetic, batch: Batch) -> str:
+def content_key(scorer: Scorer, trees: Sequence[TokenTree], arithmetic: Arithmetic, batch: Batch) -> str:
     """A key over weights, architecture, arithmetic, packing, and tokens, which stand for tokenizer and template too."""
-    digest = hashlib.sha256(parameter_fingerprint(model).encode())
+    digest = hashlib.sha256(parameter_fingerprint(scorer.model).encode())
     cut = [batch.max_tokens, batch.look_ahead, batch.packing, batch.share_prefix, PART_TOKENS]
-    digest.update(f"{arithmetic.name} {cut}".encode())
-    digest.update(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
+    digest.update(f"{arithmetic.name} {scorer.projection} {cut}".encode())
+    digest.update(json.dumps(scorer.model.config.to_diff_dict(), sort_keys=True, default=str).encode())
     for tree in trees:
         pieces = [tree.prompt, *tree.branches]
         digest.update(json.dumps([tree.id, *map(len, pieces)]).encode())
@@ -52,7 +51,7 @@ def reference_logps(
     there, so that an interrupted pass goes on where it stood. A cache that cannot be written is said and left alone.
     """
     batches = EvaluationBatches(trees=trees, batch=batch, rank=ranks.rank, world_size=ranks.world_size)
-    folder = cache / "reference" / content_key(scorer.model, trees, arithmetic, batch)
+    folder = cache / "reference" / content_key(scorer, trees, arithmetic, batch)
     scorer.eval()
     values: dict[str, list[float]] = {}
     rows_a_part = max(1, PART_TOKENS // batch.max_tokens)

@@ -30,6 +30,7 @@ from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weigh
 from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import fit
 from multifaceted.training.folder import RunFolderError, State, open_run_folder
+from multifaceted.training.out_of_memory import memory_explained
 from multifaceted.training.prepare import prepare
 from multifaceted.training.ranks import Ranks, is_restart, joined
 from multifaceted.training.saving import best_of
@@ -58,9 +59,10 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
     Raises:
         RunFolderError, DataError, CheckpointError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
+        OutOfMemoryError: says what to lower; checkpoints are kept.
     """
     config.check_device()
-    with joined(config.device_type, alone=config.strategy.shards) as ranks:
+    with joined(config.device_type, alone=config.strategy.shards) as ranks, memory_explained(config):
         config.check_ranks(ranks)
         return _run(config, plain, folder, ranks)
 
@@ -100,7 +102,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         "exported_step": chosen.step,
         "steps": prepared.batches.num_steps,
         "examples": len(prepared.batches.trees),
-        "examples_per_second": fitted.examples_per_second,
+        **fitted.throughput,
         "wall_seconds": time.monotonic() - started,
     }
     if ranks.is_first:

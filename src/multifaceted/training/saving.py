@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from multifaceted.training.checkpoint import VALUE, checkpoints, folder_of, remove
 from multifaceted.training.checkpoint import Checkpoint as Saved
 from multifaceted.training.ranks import Ranks
+from multifaceted.training.throughput import Throughput
 
 LOWER_IS_BETTER = {"loss", "nll", "odds_ratio_loss", "reward_rejected"}
 
@@ -66,8 +67,10 @@ class CheckpointConfig:
 class Checkpoints(Checkpoint):
     """Saves as configured, and prunes all but the latest and the best. Comes after `StopOnSignal`."""
 
-    def __init__(self, root: Path, config: CheckpointConfig, validation: Validation, ranks: Ranks) -> None:
-        self.root, self.config, self.validation, self.ranks = root, config, validation, ranks
+    def __init__(
+        self, root: Path, config: CheckpointConfig, validation: Validation, ranks: Ranks, clock: Throughput
+    ) -> None:
+        self.root, self.config, self.validation, self.ranks, self.clock = root, config, validation, ranks, clock
         self._value: float | None = None
 
     def on_train_batch_end(
@@ -96,6 +99,10 @@ class Checkpoints(Checkpoint):
         checkpoint[VALUE] = self._value
 
     def _save(self, trainer: Trainer) -> None:
+        with self.clock.paused():
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(folder_of(self.root, trainer.global_step), weights_only=False)

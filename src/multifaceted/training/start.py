@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multifaceted.model.adapter import initialise_adapter
 from multifaceted.model.adapter_files import Base, read_adapter, resolve_adapter
-from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
+from multifaceted.model.build import Dtype, ModelSource, PretrainedModel, decoder_layers
 from multifaceted.model.folder import resolve_start
 from multifaceted.model.score import Scorer
 from multifaceted.training.config import TrainConfig
@@ -42,16 +42,23 @@ class Start:
         Raises:
             ValueError: there is no model, or no adapter that belongs to it.
         """
-        source = config.model
-        if config.start is not None:
-            source = PretrainedModel(
-                name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32)
-            )
+        source = source_of(config)
         if config.adapter is None:
             return cls(source=source)
         config.adapter.check_device(ranks.device_type)
         base = ranks.from_first(source.base)
         return cls(source=source, base=base, adapter=resolve_adapter(config.adapter, base))
+
+
+def source_of(config: TrainConfig) -> ModelSource:
+    """The model that a config starts from.
+
+    Raises:
+        ValueError: `start` names none.
+    """
+    if config.start is None:
+        return config.model
+    return PretrainedModel(name=resolve_start(config.start), dtype=getattr(config.model, "dtype", Dtype.FLOAT32))
 
 
 def load_scorer(
@@ -70,10 +77,13 @@ def load_scorer(
         config.adapter.inject(model)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.compile:
+        for layer in decoder_layers(model):  # after checkpointing and before sharding, and in place: names stay
+            layer.compile()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    checkpoint = 3 * sum(p.numel() * p.element_size() for p in trained)
+    checkpoint = sum(p.numel() * p.element_size() for p in trained) + config.optimizer.state_bytes(model)
     exported = model.num_parameters() * model.dtype.itemsize
-    require_space(folder, num_bytes=checkpoint * (config.checkpoint.keep + 2) + exported)
+    require_space(folder, num_bytes=round(checkpoint) * (config.checkpoint.keep + 2) + exported)
     if ranks.is_first:
         adapted = f", {sum(p.numel() for p in trained) / 1e6:.2f} M of them trained" if config.adapter else ""
         log.info("%.1f M parameters%s", model.num_parameters() / 1e6, adapted)

@@ -18,13 +18,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 
+from multifaceted.model.build import decoder_layers
 from multifaceted.model.score import Scorer
 from multifaceted.training import checkpoint as checkpoints
 from multifaceted.training.ranks import Ranks
 
-MIXED_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
+MIXED_TYPES = {"bf16-mixed": torch.bfloat16}
+TRUE_TYPES = {"bf16-true": torch.bfloat16}
 """What Lightning's names of precisions mean: the type of products, or of the weights themselves."""
+PRECISIONS = ("32-true", *MIXED_TYPES, *TRUE_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class SingleDevice(Strategy):
 
     def lay_out(self, scorer: Scorer, ranks: Ranks, precision: str) -> None:
         """Move it there, in the type that its weights are to have."""
-        scorer.to(ranks.device, TRUE_TYPES.get(precision))
+        _set_type(scorer, precision)
+        scorer.to(ranks.device)
 
     def arithmetic(self, ranks: Ranks, precision: str) -> Arithmetic:
         """Autocast, where Lightning's steps have it."""
@@ -70,8 +73,13 @@ class SingleDevice(Strategy):
         return Arithmetic(precision, partial(torch.autocast, ranks.device_type, MIXED_TYPES[precision]))
 
     def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
-        """One device."""
-        return {"strategy": OneDevice(ranks), "devices": 1, "precision": precision, "plugins": [Environment(ranks)]}
+        """One device; weights in bf16 need nothing of Lightning, which would cast reference values too."""
+        return {
+            "strategy": OneDevice(ranks),
+            "devices": 1,
+            "precision": precision if precision in MIXED_TYPES else "32-true",
+            "plugins": [Environment(ranks)],
+        }
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,10 +104,9 @@ class FullyShard(Strategy):
             "mp_policy": _mixed_precision(precision),
             "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
         }
-        kinds = set(scorer.model._no_split_modules or ())
-        for module in list(scorer.model.modules()):
-            if type(module).__name__ in kinds:
-                fully_shard(module, **settings)
+        _set_type(scorer, precision)
+        for layer in decoder_layers(scorer.model):
+            fully_shard(layer, **settings)
         fully_shard(scorer, **settings)
         device = torch.device("cpu") if self.cpu_offload else ranks.device
         if any(parameter.is_meta for parameter in scorer.parameters()):
@@ -108,19 +115,27 @@ class FullyShard(Strategy):
             scorer.to(device)
 
     def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
-        """All ranks; FSDP2 itself computes in bf16, on weights that stay in fp32."""
+        """All ranks; FSDP2 itself computes in bf16, on weights that stay as they are."""
         return {
             "strategy": Sharded(ranks),
             "devices": ranks.local_world_size,
             "num_nodes": ranks.num_nodes,
-            "precision": "32-true" if precision == "bf16-mixed" else precision,
+            "precision": "32-true",
             "plugins": [Environment(ranks)],
         }
 
 
+def _set_type(scorer: Scorer, precision: str) -> None:
+    """Give the weights their type; buffers keep theirs, for rotary frequencies in bf16 would misplace late tokens."""
+    if precision in TRUE_TYPES:
+        for parameter in scorer.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(TRUE_TYPES[precision])
+
+
 def _mixed_precision(precision: str) -> MixedPrecisionPolicy:
-    if precision == "bf16-mixed":
-        return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    if precision in MIXED_TYPES:
+        return MixedPrecisionPolicy(param_dtype=MIXED_TYPES[precision], reduce_dtype=torch.float32)
     return MixedPrecisionPolicy()
 
 

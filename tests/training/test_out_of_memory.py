@@ -1,0 +1,65 @@
+"""What a run says when memory runs out."""
+
+import pytest
+import torch
+
+from multifaceted.app import FAILED, _guarded
+from multifaceted.config import build
+from multifaceted.training.config import TrainConfig
+from multifaceted.training.out_of_memory import OutOfMemoryError, memory_advice, memory_explained
+from tests.conftest import composed
+
+USED = ["activation_checkpointing=true", "optimizer=adamw_8bit", "optimizer.lr=1e-3", "strategy=fsdp"]
+
+
+def config_of(*overrides):
+    return build(composed("train", ["data.max_length=300", "batch.max_tokens=1000", *overrides]), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advised"),
+    [
+        (
+            [],
+            "batch.max_tokens=500, activation_checkpointing=true, optimizer=adamw_8bit, adapter=lora,"
+            " more devices with strategy=fsdp, data.max_length and batch.max_tokens below 300",
+        ),
+        (["batch.max_tokens=400", *USED], "batch.max_tokens=300, adapter=lora, more devices, data.max_length"),
+        (["batch.max_tokens=300", *USED], ": adapter=lora, more devices, data.max_length"),
+        (["adapter=lora", "start=somewhere"], "activation_checkpointing=true, more devices with strategy=fsdp, data"),
+    ],
+)
+def test_advice_names_what_the_run_does_not_use_yet(overrides, advised):
+    assert advised in memory_advice(config_of(*overrides))
+
+
+def allocate_too_much():
+    torch.empty(2**50)
+
+
+def fail_on_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(("fail", "quoted"), [(allocate_too_much, "tried to allocate"), (fail_on_a_gpu, "2.00 GiB")])
+def test_running_out_is_said_with_what_to_lower(fail, quoted, capsys):
+    def stage():
+        with memory_explained(config_of()):
+            fail()
+
+    with pytest.raises(OutOfMemoryError, match=quoted):
+        stage()
+    assert _guarded(stage) == FAILED
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory on cpu") and "activation_checkpointing=true" in said
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"), memory_explained(config_of()):
+        raise RuntimeError("shapes do not match")
+
+
+def test_a_run_that_runs_out_says_so(trained, monkeypatch):
+    monkeypatch.setattr("multifaceted.model.score.Scorer.forward", lambda scorer, rows: torch.empty(2**50))
+    with pytest.raises(OutOfMemoryError, match="To need less"):
+        trained("sft")
