@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 from benchmarks.gpu import GPU_STAGES
@@ -14,13 +15,16 @@ from benchmarks.table import read_results, render
 
 def main() -> None:
     """Measure and print the table, or print it from what was measured."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
     if arguments.what == "table":
         print(render(read_results(arguments.files or sorted(RESULTS.glob("*.json")))))
         return
     on_gpu = arguments.what == "gpu"
     size = arguments.size or ("7b" if on_gpu else "cpu")
     device = arguments.device or ("cuda" if on_gpu else "cpu")
+    if device == "cuda" and shutil.which("nvidia-smi") is None:
+        parser.error("there is no NVIDIA GPU here; `gpu --size tiny --device cpu` runs everything of it in small")
     folder = arguments.out or Path(os.environ.get("OUT", RESULTS))
     bench = Bench(
         record=Record(folder, device, suffix=f".{arguments.what}-tiny" if size == "tiny" else ""),

@@ -50,6 +50,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
+def _on_gpu(objective: str) -> list[Figure]:
+    name = objective.upper()
+    memory = f"{name}: memory beyond weights, gradients and optimizer state, a useful token, against TRL"
+    return [
+        Figure(key=f"gpu_{objective}_mfu", what=f"{name}: MFU, useful work only", least=0.5, unit="", on_gpu=True),
+        Figure(key=f"gpu_{objective}_step", what=f"{name} training step against TRL", least=1.5, on_gpu=True),
+        Figure(key=f"gpu_{objective}_memory", what=memory, most=0.7, on_gpu=True),
+    ]
+
+
 FIGURES = {
     figure.key: figure
     for figure in (
@@ -70,20 +80,7 @@ FIGURES = {
         Figure(key="fill_tokens", what="packing fill at 8,192 with batch.tokens", least=0.97, unit="of a row"),
         Figure(key="fill_examples_16", what="packing fill at 8,192 with batch.examples=16", unit="of a row"),
         Figure(key="fill_examples_32", what="packing fill at 8,192 with batch.examples=32", unit="of a row"),
-        *(
-            figure
-            for objective, name in (("orpo", "ORPO"), ("dpo", "DPO"))
-            for figure in (
-                Figure(key=f"gpu_{objective}_mfu", what=f"{name}: MFU, useful work only", least=0.5, unit="", on_gpu=True),
-                Figure(key=f"gpu_{objective}_step", what=f"{name} against TRL at its best", least=1.5, on_gpu=True),
-                Figure(
-                    key=f"gpu_{objective}_memory",
-                    what=f"{name}: peak memory beyond weights, gradients and optimizer state, a useful token, against TRL",
-                    most=0.7,
-                    on_gpu=True,
-                ),
-            )
-        ),
+        *(figure for objective in ("orpo", "dpo") for figure in _on_gpu(objective)),
         Figure(key="gpu_lora_peak", what="LoRA at 2,048 tokens: peak memory", most=22, unit="GiB", on_gpu=True),
         Figure(key="gpu_plan_memory", what="plan's memory over what was measured", least=0.9, most=1.1, on_gpu=True),
         Figure(key="gpu_plan_hours", what="plan's hours over what was measured", least=0.85, most=1.15, on_gpu=True),

@@ -9,13 +9,15 @@ import importlib.util
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.job import LIGER, OURS, SIZES, TRL
+from benchmarks.job import COMPILED, LIGER, OURS, SIZES, TRL
 from benchmarks.process import Result, take_turns
 from benchmarks.record import Record
 from benchmarks.stages import NAMES, Bench, compare, ratios, search, stage
 
 GIB = 1.073741824
 """In GB."""
+SWITCH_SECONDS = 45
+"""What building the model and a few steps take; with less than that left, a switch is not measured."""
 LORA_SETTINGS = {"activation_checkpointing": True, "adapter": "lora", "max_tokens": 2048}
 
 
@@ -87,13 +89,10 @@ def lora(bench: Bench, budget: float) -> None:
         bench.record.figure("gpu_lora_peak", [result.facts["peak_gb"] / GIB])
 
 
-def projections(bench: Bench, budget: float) -> None:
-    """Whether Liger's fused kernel is the faster projection here; it is off by default."""
-    if importlib.util.find_spec("liger_kernel") is None or bench.device != "cuda":
-        bench.record.skipped("ORPO pairs", LIGER, "liger-kernel is not installed, or there is no GPU")
-        return
-    settings = {"activation_checkpointing": True, "projection": "liger", **optimizer_of(bench)}
-    compare("ORPO pairs", bench, [replace(bench.job(LIGER, "orpo"), settings=settings)], budget)
+def switch(system: str, settings: dict[str, Any], bench: Bench, budget: float) -> None:
+    """Ours with a switch turned that is off by default."""
+    settings = {"activation_checkpointing": True, **optimizer_of(bench), **settings}
+    compare("ORPO pairs", bench, [replace(bench.job(system, "orpo"), settings=settings)], budget)
 
 
 GPU_STAGES = [
@@ -102,5 +101,6 @@ GPU_STAGES = [
     stage("search: TRL's DPO", 10, search_on_gpu, "dpo"),
     stage("DPO pairs", 13, pairs_on_gpu, "dpo"),
     stage("LoRA", 6, lora),
-    stage("Liger's projection", 6, projections),
+    stage(LIGER, 6, switch, LIGER, {"projection": "liger"}, least=SWITCH_SECONDS),
+    stage(COMPILED, 6, switch, COMPILED, {"compile": True}, least=SWITCH_SECONDS),
 ]

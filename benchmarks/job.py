@@ -6,8 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-OURS, PLAIN, LIGER, TRL = "ours", "ours, packing and sharing off", "ours, Liger's projection", "trl"
-"""Systems. The second is our own code with one path a row."""
+OURS, TRL = "ours", "trl"
+PLAIN = "ours, packing and sharing off"
+LIGER = "ours, Liger's projection"
+COMPILED = "ours, compiled layers"
+"""Systems: ours, the peer, and ours with a switch turned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

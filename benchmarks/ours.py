@@ -74,6 +74,9 @@ class _Steps(Callback):
         self.ids.append([name for part in batch.passes for name in part.ids])
         self.timer.step_done()
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        trainer.strategy.teardown = lambda: None  # it would copy a large model to the host, for nobody
+
 
 def train(job: Job) -> dict[str, Any]:
     """Repeats of a job, as the program asks for them."""
@@ -117,7 +120,7 @@ def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainCo
         data=Data(source=DataSource(), max_length=MAX_LENGTH),
         model=ScratchModel(architecture="mistral", config=model_config(size), dtype=Dtype(size.dtype)),
         objective=OBJECTIVES[job.objective],
-        optimizer=AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2, **({"eight_bit": True} if settings.get("eight_bit") else {})),
+        optimizer=AdamW(lr=LEARNING_RATE, beta2=ADAM_BETA2, eight_bit=settings.get("eight_bit", False)),
         batch=batch_of(job),
         paths=Paths(outputs=folder, cache=folder / "cache"),
         schedule=Schedule(shape=Shape.CONSTANT),
@@ -132,7 +135,7 @@ def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainCo
         num_epochs=job.max_repeats + 1,
         clip_norm=CLIP_NORM,
         projection=Projection(settings.get("projection", Projection.CHUNKED)),
-        activation_checkpointing=settings.get("activation_checkpointing", False),
+        **{key: settings[key] for key in ("activation_checkpointing", "compile") if key in settings},
     )
     if settings.get("adapter") == "lora":
         config.adapter = Adapter()  # set late: a config refuses an adapter on random weights, which no file holds

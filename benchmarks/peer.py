@@ -40,6 +40,7 @@ from benchmarks.recipe import (
 from benchmarks.timer import Finished, Timer
 from benchmarks.workload import BOS, EOS, MAX_LENGTH, PAD, Example, examples_of
 
+
 def pairs_of(examples: Sequence[Example]) -> Dataset:
     """One row for each rejected response, with the length that TRL groups by."""
     rows = []

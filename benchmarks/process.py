@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as self
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", job.to_json()],
             cwd=ROOT,

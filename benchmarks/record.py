@@ -111,9 +111,10 @@ def versions() -> dict[str, str | None]:
 def commit() -> str:
     """The commit that was measured, with "+changes" where files differ from it; the date without git."""
     try:
-        run = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
-        head = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
+        head, changed = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
     except (OSError, subprocess.CalledProcessError):
         return f"unknown, {time.strftime('%Y-%m-%d')}"
     return head + ("+changes" if changed else "")

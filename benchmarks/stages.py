@@ -60,11 +60,13 @@ class Stage:
 
     Attributes:
         weight: its share of the time, relative to those that are left.
+        least: seconds below which it is left out.
     """
 
     name: str
     weight: float
     run: Callable[[Bench, float], None]
+    least: float = 0.0
 
 
 def run_stages(bench: Bench, stages: Sequence[Stage], minutes: float, say: Callable[[str], None]) -> None:
@@ -75,6 +77,8 @@ def run_stages(bench: Bench, stages: Sequence[Stage], minutes: float, say: Calla
         share = left * stage.weight / sum(later.weight for later in stages[index:])
         say(f"[{index + 1}/{len(stages)}] {stage.name}: about {share:.0f} s of {left:.0f} s that are left")
         try:
+            if share < stage.least:
+                raise TimeoutError(f"{share:.0f} s are left of the {stage.least:.0f} s that it takes")
             stage.run(bench, share)
         except Exception as error:  # the other stages are worth having
             bench.record.skipped(stage.name, "all", f"{type(error).__name__}: {error}")
@@ -196,9 +200,9 @@ def fill(bench: Bench, budget: float) -> None:
         bench.record.figure(key, [share])
 
 
-def stage(name: str, weight: float, function: Callable[..., None], *arguments: Any) -> Stage:
+def stage(name: str, weight: float, function: Callable[..., None], *arguments: Any, least: float = 0.0) -> Stage:
     """A stage of a function that takes the bench and a budget in seconds after its own arguments."""
-    return Stage(name=name, weight=weight, run=lambda bench, budget: function(*arguments, bench, budget))
+    return Stage(name=name, weight=weight, run=lambda bench, budget: function(*arguments, bench, budget), least=least)
 
 
 CPU_STAGES = [

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.protocol import send, told_to_go_on
 
+
 class Finished(Exception):  # noqa: N818 - nothing went wrong
     """Nobody wants another repeat: leaves the trainer's loop before it validates or saves."""
 
@@ -20,9 +21,7 @@ class Timer:
     between two steps, such as loading data and logging, is part of the time.
     """
 
-    def __init__(
-        self, *, warmup_steps: int, steps_per_repeat: int, go_on: Callable[[], bool] = told_to_go_on
-    ) -> None:
+    def __init__(self, *, warmup_steps: int, steps_per_repeat: int, go_on: Callable[[], bool] = told_to_go_on) -> None:
         self.warmup_steps = warmup_steps
         self.steps_per_repeat = steps_per_repeat
         self.go_on = go_on

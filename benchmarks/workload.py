@@ -58,8 +58,7 @@ def make_examples(
     for lengths in zip(*columns, strict=True):
         scale = min(1.0, (most_tokens or math.inf) / sum(lengths)) / size.divide_lengths
         prompt, *responses = [
-            rng.integers(FIRST_WORD, size.vocab_size, max(2, int(length * scale)), dtype=np.int32)
-            for length in lengths
+            rng.integers(FIRST_WORD, size.vocab_size, max(2, int(length * scale)), dtype=np.int32) for length in lengths
         ]
         prompt[0] = BOS
         for response in responses:

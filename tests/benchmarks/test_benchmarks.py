@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.figures import FIGURES
-from benchmarks.job import OURS, PLAIN, SIZES, TRL, Job
+from benchmarks.job import LIGER, OURS, PLAIN, SIZES, TRL, Job
 from benchmarks.process import Result, take_turns
 from benchmarks.record import Record
 from benchmarks.stages import Bench, compare, run_stages, stage
@@ -75,7 +75,9 @@ def test_trl_gets_the_same_tokens(trl, tmp_path, objective):
     this = job(TRL, objective, rejected=2, settings={"per_device_train_batch_size": 8})
     trainer = build_trainer(this, this.settings, TrainerCallback(), str(tmp_path))
     expected = {
-        (*example.prompt.tolist(), *response.tolist()) for example in examples_of(this) for response in example.responses
+        (*example.prompt.tolist(), *response.tolist())
+        for example in examples_of(this)
+        for response in example.responses
     }
     (batch,) = trainer.get_train_dataloader()
     keys = ("chosen", "rejected") if objective == "orpo" else ("",)
@@ -87,7 +89,9 @@ def test_trl_gets_the_same_tokens(trl, tmp_path, objective):
     }
     assert seen == expected
     if objective == "dpo":
-        scored = {tuple(i[m.bool()].tolist()) for i, m in zip(batch["input_ids"], batch["completion_mask"], strict=True)}
+        scored = {
+            tuple(i[m.bool()].tolist()) for i, m in zip(batch["input_ids"], batch["completion_mask"], strict=True)
+        }
         assert scored == {tuple(r.tolist()) for e in examples_of(this) for r in e.responses}
 
 
@@ -169,12 +173,14 @@ def test_the_table_judges_figures_and_shows_what_is_unmeasured(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["cpu", "gpu"])
 def test_everything_runs_at_small_size(trl, tmp_path, what):
-    command = [sys.executable, "-m", "benchmarks", what, "--size=tiny", "--device=cpu", "--minutes=1", f"--out={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    options = ["--size=tiny", "--device=cpu", "--minutes=1", f"--out={tmp_path}"]
+    command = [sys.executable, "-m", "benchmarks", what, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob(f"*.{what}-tiny.json")
     content = json.loads(path.read_text())
-    failed = [row for row in content["rows"] if row["error"] and "liger" not in row["error"]]
+    # Liger's kernel needs a GPU; a stage of little use may have been left out for want of time.
+    failed = [r for r in content["rows"] if r["error"] and r["system"] != LIGER and "are left of" not in r["error"]]
     assert not failed and content["searches"]
     on_gpu = {"gpu_lora_peak", "gpu_orpo_step", "gpu_dpo_step", "gpu_orpo_memory", "gpu_dpo_memory", "gpu_plan_memory"}
     expected = {key for key, figure in FIGURES.items() if not figure.on_gpu} if what == "cpu" else on_gpu
