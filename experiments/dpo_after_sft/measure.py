@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multifaceted.data.batches import Batch, EvaluationBatches
+from multifaceted.data.batch import Batch
+from multifaceted.data.batches import EvaluationBatches
 from multifaceted.data.encode import Overlong, encode
 from multifaceted.data.source import BadRows
 from multifaceted.mini import world

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multifaceted.data.batches import Batch, EvaluationBatches, TrainingBatches
+from multifaceted.data.batch import Batch
+from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.trees import PADDING, TokenTree
 
 CUTS = st.one_of(

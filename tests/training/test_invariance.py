@@ -68,7 +68,8 @@ def test_a_step_is_the_same_however_it_is_cut(experiment, num_rejected, trained,
 def test_gradients_of_a_step_are_the_same_however_it_is_cut(experiment, num_rejected):
     """Loss, gradients and metrics of one optimizer step, to 1e-5."""
     from multifaceted.config import build
-    from multifaceted.data.batches import Batch, TrainingBatches
+    from multifaceted.data.batch import Batch
+    from multifaceted.data.batches import TrainingBatches
     from multifaceted.model.score import Scorer
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.module import PreferenceModule
@@ -188,7 +189,8 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_are_not(trained, tmp_path):
 def test_validation_while_training_equals_scoring_the_export(trained):
     """The export is the model that was validated: its loss on the same pairs is the same number."""
     from multifaceted.config import build
-    from multifaceted.data.batches import Batch, EvaluationBatches
+    from multifaceted.data.batch import Batch
+    from multifaceted.data.batches import EvaluationBatches
     from multifaceted.model.build import PretrainedModel
     from multifaceted.model.score import Scorer
     from multifaceted.training.config import TrainConfig

@@ -39,7 +39,7 @@ def test_a_plan_says_what_training_then_does(trained, overrides):
     summary = trained("orpo", *options).summary
     for name in ("steps", "examples", *(key for key in summary if key.startswith(("dropped/", "cut/", "view/")))):
         assert rows[name] == summary[name], name
-    assert rows["fill"] == f"{100 * (1 - summary['throughput/padding_share']):.1f} %"
+    assert rows["padding"] == f"{100 * summary['throughput/padding_share']:.1f} %"
     assert rows["tokens"] == 2 * sum(rows[f"tokens/{part}"] for part in ("prompt", "chosen", "rejected"))
 
 

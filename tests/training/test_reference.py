@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from multifaceted.data.batches import Batch, EvaluationBatches
+from multifaceted.data.batch import Batch
+from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.attention import TREE_ATTENTION
 from multifaceted.model.score import Scorer
 from multifaceted.model.vocabulary import Projection

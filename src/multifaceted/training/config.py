@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from multifaceted.data.batches import Batch
+from multifaceted.data.batch import Batch
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.model.adapter import Adapter

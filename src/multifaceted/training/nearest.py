@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
 
 from multifaceted.model.adapter import Adapter
 from multifaceted.training.config import TrainConfig
@@ -110,9 +109,8 @@ def _shorter_rows(config: TrainConfig, least: int) -> Iterator[Change]:
 
 
 def _eight_bits(config: TrainConfig) -> Iterator[Change]:
-    if isinstance(config.optimizer, AdamW) and not getattr(config.optimizer, "eight_bit", True):
-        state: dict[str, Any] = {"eight_bit": True}
-        smaller = replace(config.optimizer, **state)
+    if isinstance(config.optimizer, AdamW) and not config.optimizer.eight_bit:
+        smaller = replace(config.optimizer, eight_bit=True)
         yield Change(("optimizer.eight_bit=true",), lambda c: replace(c, optimizer=smaller))
 
 

@@ -6,9 +6,13 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from transformers import PreTrainedModel
 
 from multifaceted.training.config import TrainConfig
+from multifaceted.training.hardware import GIB
+from multifaceted.training.memory import memory_parts
 from multifaceted.training.optimizer import AdamW
+from multifaceted.training.ranks import Ranks
 
 HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 """What torch says, in an error of no type of its own, where the host's memory is used up."""
@@ -19,8 +23,11 @@ class OutOfMemoryError(RuntimeError):
 
 
 @contextlib.contextmanager
-def memory_explained(config: TrainConfig) -> Iterator[None]:
-    """Say what to lower where memory runs out.
+def memory_explained(config: TrainConfig, ranks: Ranks, model: PreTrainedModel | None = None) -> Iterator[None]:
+    """Say what takes how much, and what to lower, where memory runs out.
+
+    Args:
+        model: what is trained, once there is one.
 
     Raises:
         OutOfMemoryError: in place of torch's error, which it quotes.
@@ -31,9 +38,18 @@ def memory_explained(config: TrainConfig) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        needed = "" if model is None else f"\n{_needed(config, model, ranks)}"
         raise OutOfMemoryError(
-            f"out of memory on {config.device_type}: {reason}\n{memory_advice(config)}. The last checkpoint is kept"
+            f"out of memory on {config.device_type}: {reason}{needed}\n{memory_advice(config)}."
+            " The last checkpoint is kept"
         ) from error
+
+
+def _needed(config: TrainConfig, model: PreTrainedModel, ranks: Ranks) -> str:
+    """What a plan says of each part."""
+    parts = memory_parts(config, model, num_devices=ranks.world_size)
+    listed = ", ".join(f"{name} {num_bytes / GIB:.1f}" for name, num_bytes in parts.items())
+    return f"By plan, each device needs {sum(parts.values()) / GIB:.1f} GiB: {listed}"
 
 
 def memory_advice(config: TrainConfig) -> str:

@@ -156,7 +156,8 @@ def _packing(config: TrainConfig, steps: _Steps) -> dict[str, Any]:
     return {
         "steps": steps.number,
         "forward_passes": steps.passes,
-        "fill": percent(1 - work.padding_share),
+        "fill": percent((work.laid_out - work.padding) / (steps.passes * config.batch.max_tokens)),
+        "padding": percent(work.padding_share),
         "tokens": work.tokens,
         "tokens/prompts_repeated": repeated,
         "tokens/saved_by_sharing": percent(1 - work.tokens / repeated),

@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from tqdm import tqdm
 
-from multifaceted.data.batches import Batch, EvaluationBatches
+from multifaceted.data.batch import Batch
+from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.score import Scorer
 from multifaceted.model.weights import parameter_fingerprint
 from multifaceted.records import VERSION, RecordError, read_json, write_json

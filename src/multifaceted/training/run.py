@@ -62,7 +62,7 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         OutOfMemoryError: says what to lower; checkpoints are kept.
     """
     config.check_device()
-    with joined(config.device_type, alone=config.strategy.shards) as ranks, memory_explained(config):
+    with joined(config.device_type, alone=config.strategy.shards) as ranks:
         config.check_ranks(ranks)
         return _run(config, plain, folder, ranks)
 
@@ -77,14 +77,14 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     if state is State.FINISHED:
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
-    prepared = prepare(
-        config,
-        start,
-        folder,
-        ranks,
-        check=lambda examples: ranks.from_first(lambda: _write_facts(config, start, folder, examples)),
-    )
-    fitted = fit(config, plain, folder, prepared, ranks)
+
+    def check(examples: Sequence[Example]) -> None:
+        ranks.from_first(lambda: _write_facts(config, start, folder, examples))
+
+    with memory_explained(config, ranks):
+        prepared = prepare(config, start, folder, ranks, check=check)
+    with memory_explained(config, ranks, prepared.module.scorer.model):
+        fitted = fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by
         return outcome
