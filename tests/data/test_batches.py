@@ -126,3 +126,11 @@ def test_rows_must_divide_among_ranks():
 def test_an_example_that_no_row_holds_without_sharing_is_named():
     with pytest.raises(ValueError, match=r"example '3' takes 18 tokens, and batch.max_tokens=16"):
         batches(7, Batch(examples=2, max_tokens=16, share_prefix=False))
+
+
+def test_rows_for_a_gpu_have_few_widths():
+    steps = list(batches(40, Batch(examples=4, max_tokens=64), on_gpu=True))
+    widths = {part.rows.input_ids.shape[1] for step in steps for part in step.passes}
+    assert widths <= set(range(8, 65, 8))
+    padding = sum(int((part.rows.tree_ids == PADDING).sum()) for step in steps for part in step.passes)
+    assert padding == sum(step.work.padding for step in steps) > 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from multifaceted.data.packing import padded_rows, step_rows
 from multifaceted.trees import TokenTree, TreeRows, lay_out
 from multifaceted.work import Work
@@ -87,22 +85,15 @@ class Batch:
         """The trees as which an example is laid out."""
         return [tree] if self.share_prefix else tree.paths
 
-    def lay_out(self, trees: Sequence[TokenTree]) -> TreeRows:
-        """The rows of one forward pass.
-
-        Few widths occur: kernels for GPUs are compiled for each.
-        """
+    def lay_out(self, trees: Sequence[TokenTree], *, on_gpu: bool) -> TreeRows:
+        """The rows of one forward pass; of few widths on a GPU, whose kernels are compiled for each."""
         pieces = [piece for tree in trees for piece in self.pieces(tree)]
         together = [list(range(len(pieces)))] if self.packing else None
-        return lay_out(pieces, together, multiple_of=self._widths(on_gpu=torch.cuda.is_available()))
+        return lay_out(pieces, together, multiple_of=self._widths(on_gpu=on_gpu))
 
-    def work(self, passes: Iterable[Sequence[TokenTree]], *, on_gpu: bool | None = None) -> Work:
-        """The work of forward passes, with the positions of the rows that `lay_out` makes of them.
-
-        Args:
-            on_gpu: whether they run on a GPU; by default, if there is one.
-        """
-        multiple = self._widths(on_gpu=torch.cuda.is_available() if on_gpu is None else on_gpu)
+    def work(self, passes: Iterable[Sequence[TokenTree]], *, on_gpu: bool) -> Work:
+        """The work of forward passes, with the positions of the rows that `lay_out` makes of them."""
+        multiple = self._widths(on_gpu=on_gpu)
         total = Work()
         for trees in passes:
             lengths = [len(piece) for tree in trees for piece in self.pieces(tree)]

@@ -57,7 +57,12 @@ class PreferenceBatch:
 
 
 def collate(
-    trees: Sequence[TokenTree], batch: Batch, reference: dict[str, list[float]] | None = None, *, counts: bool = True
+    trees: Sequence[TokenTree],
+    batch: Batch,
+    reference: dict[str, list[float]] | None = None,
+    *,
+    on_gpu: bool = False,
+    counts: bool = True,
 ) -> PreferenceBatch:
     """Lay out the examples of one forward pass.
 
@@ -71,7 +76,7 @@ def collate(
         start += len(tree.branches)
     columns = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
     return PreferenceBatch(
-        rows=batch.lay_out(trees),
+        rows=batch.lay_out(trees, on_gpu=on_gpu),
         chosen=torch.tensor(chosen),
         pair_chosen=columns[0],
         pair_rejected=columns[1],
@@ -118,6 +123,7 @@ class TrainingBatches(IterableDataset[StepBatch]):
     max_steps: int | None = None
     rank: int = 0
     world_size: int = 1
+    on_gpu: bool = False
     reference: dict[str, list[float]] | None = None
     start_step: int = 0
     start: Position = field(default_factory=Position)
@@ -163,12 +169,12 @@ class TrainingBatches(IterableDataset[StepBatch]):
         members = [self.trees[index] for row in rows for index in row]
         return StepBatch(
             passes=[
-                collate([self.trees[i] for i in row], self.batch, self.reference, counts=counts)
+                collate([self.trees[i] for i in row], self.batch, self.reference, on_gpu=self.on_gpu, counts=counts)
                 for row, counts in dealt(rows, self.rank, self.world_size)
             ],
             examples=len(members),
             tokens=sum(len(tree.branches[0]) for tree in members),
-            work=self.batch.work([self.trees[index] for index in row] for row in rows),
+            work=self.batch.work(([self.trees[i] for i in row] for row in rows), on_gpu=self.on_gpu),
             position=position,
         )
 
@@ -211,6 +217,7 @@ class EvaluationBatches(Dataset[PreferenceBatch]):
     batch: Batch
     rank: int = 0
     world_size: int = 1
+    on_gpu: bool = False
     reference: dict[str, list[float]] | None = None
     rows: list[list[int]] = field(default_factory=list)
     """Trees of each forward pass; by default all trees, packed."""
@@ -235,4 +242,4 @@ class EvaluationBatches(Dataset[PreferenceBatch]):
 
     def __getitem__(self, position: int) -> PreferenceBatch:
         row, counts = self._mine[position]
-        return collate([self.trees[i] for i in row], self.batch, self.reference, counts=counts)
+        return collate([self.trees[i] for i in row], self.batch, self.reference, on_gpu=self.on_gpu, counts=counts)

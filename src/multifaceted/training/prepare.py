@@ -17,7 +17,7 @@ from multifaceted.records import Example
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import PreferenceModule, stream_seed
 from multifaceted.training.ranks import Ranks
-from multifaceted.training.reference import reference_logps
+from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.trees import TokenTree
 
@@ -94,9 +94,7 @@ def prepare(
     data = prepare_data(config, start.source, check=check, is_first=ranks.is_first)
     _refuse_idle_ranks(len(data.train.trees), config, ranks)
     batches = training_batches(config, data.train.trees, ranks)
-    pairs = EvaluationBatches(
-        trees=data.held_out.trees, batch=config.batch, rank=ranks.rank, world_size=ranks.world_size
-    )
+    pairs = evaluation_batches(data.held_out.trees, config.batch, ranks)
     scorer = load_scorer(config, start, data.tokenizer, folder, ranks)
     if config.objective.needs_reference:
         arithmetic = config.strategy.arithmetic(ranks, config.precision)

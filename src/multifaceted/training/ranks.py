@@ -43,6 +43,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.device_type == "cuda"
+
+    @property
     def num_nodes(self) -> int:
         """Nodes of the job."""
         return self.world_size // self.local_world_size

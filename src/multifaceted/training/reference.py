@@ -42,6 +42,13 @@ def content_key(scorer: Scorer, trees: Sequence[TokenTree], arithmetic: Arithmet
     return digest.hexdigest()[:32]
 
 
+def evaluation_batches(trees: Sequence[TokenTree], batch: Batch, ranks: Ranks) -> EvaluationBatches:
+    """The forward passes of this rank over trees, each once."""
+    return EvaluationBatches(
+        trees=trees, batch=batch, rank=ranks.rank, world_size=ranks.world_size, on_gpu=ranks.on_gpu
+    )
+
+
 @torch.no_grad()
 def reference_logps(
     scorer: Scorer, trees: Sequence[TokenTree], batch: Batch, cache: Path, ranks: Ranks, arithmetic: Arithmetic
@@ -51,7 +58,7 @@ def reference_logps(
     What `cache` holds is read, part by part; the rest is computed over the rows of `EvaluationBatches` and written
     there, so that an interrupted pass goes on where it stood. A cache that cannot be written is said and left alone.
     """
-    batches = EvaluationBatches(trees=trees, batch=batch, rank=ranks.rank, world_size=ranks.world_size)
+    batches = evaluation_batches(trees, batch, ranks)
     folder = cache / "reference" / content_key(scorer, trees, arithmetic, batch)
     scorer.eval()
     values: dict[str, list[float]] = {}
