@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from multifaceted.app import OK, train
 from multifaceted.config import build, to_plain
 from multifaceted.mini import world
 from multifaceted.model.tokenizer import train_tokenizer
@@ -165,3 +166,14 @@ def test_what_the_system_message_says_is_an_option_too(tiny, tmp_path, mix):
     plain, folder = recipe(tiny, tmp_path, "sft", f"mix={mix}")
     summary = run_all([(plain, folder)])[0].summary
     assert summary[f"view/{mix}"] == summary["examples"]
+
+
+def test_a_recipe_is_planned_for_devices_that_are_not_here(tiny, tmp_path, capsys):
+    root, files = tiny
+    overrides = [
+        "+experiment=janus/orpo", "plan=true", "plan.device=h200", "plan.num_devices=8", "plan.price=3.5",
+        f"model.name={root}/base", f"data.source.train_file={files['messages']}", f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    assert train(composed("train", overrides)) == OK
+    said = capsys.readouterr().out
+    assert "memory of each of 8 h200" in said and "cost_usd" in said and not any(tmp_path.iterdir())
