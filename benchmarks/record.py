@@ -78,7 +78,7 @@ class Record:
         """Add a row of a system that was not measured."""
         unknown = dict.fromkeys(("examples_per_second", "peak_memory_gb", "peak_memory_beyond_imports_gb"))
         names = {"workload": workload, "system": system}
-        row = {**names, **unknown, "settings": {}, "repeats": 0, "error": reason}
+        row: dict[str, Any] = {**names, **unknown, "settings": {}, "repeats": 0, "error": reason}
         self.put("rows", ("workload", "system"), row)
 
     def figure(self, key: str, values: Sequence[float]) -> None:
