@@ -27,10 +27,12 @@ def main() -> None:
         parser.error("there is no NVIDIA GPU here; `gpu --size tiny --device cpu` runs everything of it in small")
     folder = arguments.out or Path(os.environ.get("OUT", RESULTS))
     bench = Bench(
-        record=Record(folder, device, suffix=f".{arguments.what}-tiny" if size == "tiny" else ""),
+        record=Record(
+            folder, device, f".{arguments.what}-tiny" if size == "tiny" else "", add=arguments.only is not None
+        ),
         size=size,
         device=device,
-        step_examples=16 if on_gpu and size != "tiny" else 8,
+        step_examples=arguments.pairs or (16 if size == "7b" else 8),
     )
     wanted = [s for s in (GPU_STAGES if on_gpu else CPU_STAGES) if not arguments.only or arguments.only in s.name]
     run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))
@@ -42,9 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=("cpu", "gpu", "table"))
     parser.add_argument("files", nargs="*", type=Path, help="with `table`: results to show, by default all")
     parser.add_argument("--minutes", type=float, help="time for everything; more of it means more repeats")
+    parser.add_argument("--pairs", type=int, help="pairs of an optimizer step")
     parser.add_argument("--size", choices=("tiny", "cpu", "7b"), help="tiny runs everything once, in seconds a part")
     parser.add_argument("--device", choices=("cpu", "cuda"))
-    parser.add_argument("--only", help="the stages whose name contains this")
+    parser.add_argument("--only", help="stages whose name contains this, added to the results that are there")
     parser.add_argument("--out", type=Path, help="folder of the results; by default $OUT or benchmarks/results")
     return parser
 

@@ -28,7 +28,8 @@ from benchmarks.recipe import (
 )
 from benchmarks.timer import Finished, Timer
 from benchmarks.workload import MAX_LENGTH, examples_of
-from multifaceted.data.batches import Batch, EvaluationBatches, StepBatch, TrainingBatches
+from multifaceted.data.batch import Batch
+from multifaceted.data.batches import EvaluationBatches, StepBatch, TrainingBatches
 from multifaceted.data.dataset import Data
 from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource

@@ -142,7 +142,7 @@ def build_trainer(job: Job, settings: dict[str, Any], callback: TrainerCallback,
     )
 
 
-def _our_optimizer(model: Any, *, eight_bit: bool) -> torch.optim.Optimizer:
+def _our_optimizer(model: torch.nn.Module, *, eight_bit: bool) -> torch.optim.Optimizer:
     """In bf16 both sides have the same optimizer too: ours, which rounds at random."""
     from multifaceted.training.optimizer import AdamW
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -33,7 +33,7 @@ def number_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def text_of(ids: Sequence[int]) -> str:
+def text_of(ids: Iterable[int]) -> str:
     """What `number_tokenizer` turns back into `ids`."""
     return " ".join(SPECIAL.get(i, str(i)) for i in map(int, ids))
 

@@ -22,21 +22,27 @@ PACKAGES = ("torch", "transformers", "lightning", "trl", "accelerate", "liger-ke
 
 
 class Record:
-    """Rows of what was measured, and figures that compare them."""
+    """Rows of what was measured, and figures that compare them.
 
-    def __init__(self, folder: Path, device: str, suffix: str = "") -> None:
+    Args:
+        add: to what the file already holds, measured at the same commit with the same versions.
+    """
+
+    def __init__(self, folder: Path, device: str, suffix: str = "", *, add: bool = False) -> None:
         self.hardware = hardware(device)
         self.path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', self.hardware).strip('-').lower()}{suffix}.json"
-        self.content: dict[str, Any] = {
-            "version": VERSION,
-            "hardware": self.hardware,
-            "versions": versions(),
-            "commit": commit(),
-            "rows": [],
-            "figures": [],
-            "searches": [],
-            "checks": [],
-        }
+        facts = {"version": VERSION, "hardware": self.hardware, "versions": versions(), "commit": commit()}
+        self.content: dict[str, Any] = {**facts, "rows": [], "figures": [], "searches": [], "checks": []}
+        if add and self.path.exists():
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if any(found.get(key) != value for key, value in facts.items()):
+                raise ValueError(f"{self.path} was measured at another commit or with other versions: measure all anew")
+            self.content = found
+
+    def put(self, kind: str, identity: Sequence[str], entry: dict[str, Any]) -> None:
+        """Add an entry, in place of one that is equal in the keys of `identity`."""
+        kept = [old for old in self.content[kind] if any(old[key] != entry[key] for key in identity)]
+        self.content[kind] = [*kept, entry]
 
     def save(self) -> None:
         """Write the file; what stood in it before is gone."""
@@ -53,7 +59,9 @@ class Record:
         """
         facts = result.facts
         taken = result.seconds if seconds is None else seconds
-        self.content["rows"].append(
+        self.put(
+            "rows",
+            ("workload", "system"),
             {
                 "workload": workload,
                 "system": result.job.system,
@@ -63,23 +71,24 @@ class Record:
                 "settings": {"step_examples": result.job.step_examples, **result.job.settings},
                 "repeats": len(taken),
                 "error": result.error,
-            }
+            },
         )
 
     def skipped(self, workload: str, system: str, reason: str) -> None:
         """Add a row of a system that was not measured."""
-        empty = dict.fromkeys(("examples_per_second", "peak_memory_gb", "peak_memory_beyond_imports_gb"))
-        row = {"workload": workload, "system": system, **empty, "settings": {}, "repeats": 0, "error": reason}
-        self.content["rows"].append(row)
+        unknown = dict.fromkeys(("examples_per_second", "peak_memory_gb", "peak_memory_beyond_imports_gb"))
+        names = {"workload": workload, "system": system}
+        row: dict[str, Any] = {**names, **unknown, "settings": {}, "repeats": 0, "error": reason}
+        self.put("rows", ("workload", "system"), row)
 
     def figure(self, key: str, values: Sequence[float]) -> None:
         """Judge a figure; one that could not be measured is left out."""
         if values:
-            self.content["figures"].append(FIGURES[key].judge(values))
+            self.put("figures", ("figure",), FIGURES[key].judge(values))
 
     def check(self, what: str, ours: list[float], theirs: list[float]) -> None:
         """Add the losses of the first steps of both systems, to show that they do the same work."""
-        self.content["checks"].append({"what": what, "ours": ours, "trl": theirs})
+        self.put("checks", ("what",), {"what": what, "ours": ours, "trl": theirs})
 
 
 def beyond_imports(facts: dict[str, Any]) -> float | None:

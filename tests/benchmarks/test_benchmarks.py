@@ -170,10 +170,24 @@ def test_the_table_judges_figures_and_shows_what_is_unmeasured(tmp_path):
     assert f"| {FIGURES['gpu_dpo_mfu'].what} | >= 0.5 | unmeasured |" in table
 
 
+def test_a_part_can_be_measured_anew(tmp_path):
+    first = Record(tmp_path, "cpu")
+    first.skipped("DPO pairs", "trl", "failed")
+    first.figure("scale", [0.5])
+    first.save()
+    again = Record(tmp_path, "cpu", add=True)
+    again.row("DPO pairs", Result(job=job(TRL, "dpo"), seconds=[2.0]))
+    assert [row["error"] for row in again.content["rows"]] == [None]
+    assert [figure["figure"] for figure in again.content["figures"]] == ["scale"]
+    again.path.write_text(json.dumps({**again.content, "commit": "another"}))
+    with pytest.raises(ValueError, match="at another commit"):
+        Record(tmp_path, "cpu", add=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["cpu", "gpu"])
 def test_everything_runs_at_small_size(trl, tmp_path, what):
-    options = ["--size=tiny", "--device=cpu", "--minutes=1", f"--out={tmp_path}"]
+    options = ["--size=tiny", "--device=cpu", "--minutes=0.2", f"--out={tmp_path}"]
     command = [sys.executable, "-m", "benchmarks", what, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
