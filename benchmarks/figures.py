@@ -74,6 +74,7 @@ FIGURES = {
         Figure(key="dpo_groups_plain", what="DPO groups of three against ours with both off", least=1.7),
         Figure(key="dpo_memory", what="peak memory of DPO against TRL", most=0.6),
         Figure(key="orpo_memory", what="peak memory of ORPO against TRL", most=0.6),
+        Figure(key="orpo_memory_checkpointed", what="the same, ORPO, ours with activation checkpointing"),
         Figure(key="dpo_memory_beyond_imports", what="the same, DPO, beyond what the imports take"),
         Figure(key="orpo_memory_beyond_imports", what="the same, ORPO, beyond what the imports take"),
         Figure(key="scale", what="examples a second at 10x the data", least=0.95, most=1.05),

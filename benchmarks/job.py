@@ -8,6 +8,7 @@ from typing import Any
 
 OURS, TRL = "ours", "trl"
 PLAIN = "ours, packing and sharing off"
+CHECKPOINTED = "ours, activation checkpointing"
 LIGER = "ours, Liger's projection"
 COMPILED = "ours, compiled layers"
 """Systems: ours, the peer, and ours with a switch turned."""

@@ -48,6 +48,7 @@ from multifaceted.training.optimizer import AdamW, Schedule, Shape
 from multifaceted.training.prepare import Prepared, TokenData, training_batches
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import reference_logps
+from multifaceted.training.saving import Validation
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.training.tracking import Wandb
 from multifaceted.trees import TokenTree
@@ -135,6 +136,7 @@ def config_of(job: Job, folder: Path, callbacks: dict[str, Callback]) -> TrainCo
         seed=SEED,
         num_epochs=job.max_repeats + 1,
         clip_norm=CLIP_NORM,
+        validation=Validation(times=1),  # after the last step, which is not reached
         projection=Projection(settings.get("projection", Projection.CHUNKED)),
         **{key: settings[key] for key in ("activation_checkpointing", "compile") if key in settings},
     )
@@ -147,15 +149,21 @@ def batch_of(job: Job) -> Batch:
     """The job's optimizer step; settings of the job win."""
     plain = {"packing": False, "share_prefix": False} if job.system == PLAIN else {}
     own = {key: value for key, value in job.settings.items() if key in Batch.__dataclass_fields__}
-    return Batch(**{"examples": None if "tokens" in own else job.step_examples, **plain, **own})
+    number = job.step_examples * (job.rejected if job.system == PLAIN else 1)
+    return Batch(**{"examples": None if "tokens" in own else number, **plain, **own})
 
 
 def trees_of(job: Job) -> list[TokenTree]:
-    """The workload as preference trees."""
-    return [
-        TokenTree(id=str(index), prompt=example.prompt, branches=example.responses, source="synthetic")
-        for index, example in enumerate(examples_of(job))
-    ]
+    """The workload as preference trees; where nothing is shared, a group is several pairs."""
+    trees = []
+    for index, example in enumerate(examples_of(job)):
+        chosen, *rejected = example.responses
+        parts = [[response] for response in rejected] if job.system == PLAIN else [rejected]
+        trees += [
+            TokenTree(id=f"{index}-{number}", prompt=example.prompt, branches=[chosen, *part], source="synthetic")
+            for number, part in enumerate(parts)
+        ]
+    return trees
 
 
 def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple[Prepared, float | None]:

@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.job import OURS, PLAIN, TRL, Job
+from benchmarks.job import CHECKPOINTED, OURS, PLAIN, TRL, Job
 from benchmarks.process import Result, ask, take_turns
 from benchmarks.record import Record, beyond_imports
 
-BATCHED = [{"per_device_train_batch_size": n, "train_sampling_strategy": "group_by_length"} for n in (2, 1, 4)]
+BATCHED = [{"per_device_train_batch_size": n, "train_sampling_strategy": "group_by_length"} for n in (1, 2, 4)]
 """Settings of TRL, the likeliest first: a search may run out of time."""
 MORE = [
-    {"per_device_train_batch_size": 2},
+    {"per_device_train_batch_size": 1},
     {**BATCHED[0], "attn_implementation": "eager"},
 ]
+
+SHORT_ROWS = {"max_tokens": 4096}
+"""Our settings beside TRL: as fast on a CPU as rows of 8,192 tokens, and smaller."""
 
 NAMES = {"dpo": "DPO", "orpo": "ORPO", "reward_model": "reward model"}
 
@@ -133,13 +136,12 @@ def compare(
 
 
 def pairs(objective: str, bench: Bench, budget: float) -> None:
-    """Ours, the peer, and ours with packing and sharing off, on pairs."""
+    """Ours and the peer on pairs."""
     workload, record = f"{NAMES[objective]} pairs", bench.record
-    jobs = [bench.job(system, objective) for system in (OURS, TRL, PLAIN)]
+    jobs = [bench.job(OURS, objective, settings=SHORT_ROWS), bench.job(TRL, objective)]
     results = compare(workload, bench, jobs, budget)
-    ours, trl, plain = (results.get(system, Result(job=jobs[0])) for system in (OURS, TRL, PLAIN))
+    ours, trl = (results.get(system, Result(job=jobs[0])) for system in (OURS, TRL))
     record.figure(f"{objective}_step", ratios(ours.rates, trl.rates))
-    record.figure(f"{objective}_plain", ratios(ours.rates, plain.rates))
     if ours.facts and trl.facts:
         record.check(f"{NAMES[objective]}: losses of the first steps", ours.facts["losses"], trl.facts["losses"])
         if objective != "reward_model":
@@ -148,6 +150,32 @@ def pairs(objective: str, bench: Bench, budget: float) -> None:
             record.figure(f"{objective}_memory_beyond_imports", [beyond[0] / beyond[1]])
     if objective == "dpo":
         _epoch(record, [result for result in (ours, trl) if result.facts])
+
+
+def checkpointed(bench: Bench, budget: float) -> None:
+    """Ours with less memory: what a step then takes, against the peer's peak as it was measured before."""
+    settings = {**SHORT_ROWS, "activation_checkpointing": True}
+    results = compare("ORPO pairs", bench, [bench.job(CHECKPOINTED, "orpo", settings=settings)], budget)
+    peaks = [row["peak_memory_gb"] for row in bench.record.content["rows"] if _is_peer_on(row, "ORPO pairs")]
+    if results[CHECKPOINTED].facts and peaks:
+        record = bench.record
+        record.figure("orpo_memory_checkpointed", [results[CHECKPOINTED].facts["peak_gb"] / peaks[-1]])
+
+
+def _is_peer_on(row: dict[str, Any], workload: str) -> bool:
+    return bool(row["workload"] == workload and row["system"] == TRL and row["peak_memory_gb"])
+
+
+def switched_off(objective: str, rejected: int, bench: Bench, budget: float) -> None:
+    """Ours with and without packing and sharing, at default settings; without, a group is two pairs."""
+    name = f"{NAMES[objective]} {'pairs' if rejected == 1 else 'groups of three'}"
+    number = max(1, bench.step_examples // rejected)
+    changes: dict[str, Any] = {"rejected": rejected, "examples": number, "step_examples": number}
+    results = compare(
+        f"{name}, default rows", bench, [bench.job(s, objective, **changes) for s in (OURS, PLAIN)], budget
+    )
+    key = f"{objective}_plain" if rejected == 1 else f"{objective}_groups_plain"
+    bench.record.figure(key, ratios(results[OURS].rates, results[PLAIN].rates))
 
 
 def _epoch(record: Record, results: Sequence[Result]) -> None:
@@ -164,13 +192,11 @@ def _epoch(record: Record, results: Sequence[Result]) -> None:
 def groups(bench: Bench, budget: float) -> None:
     """One chosen response with two rejected ones; the peer gets the two pairs. Examples are instructions."""
     number = max(1, bench.step_examples // 2)
-    jobs = [
-        bench.job(system, "dpo", rejected=2, examples=number, step_examples=number) for system in (OURS, TRL, PLAIN)
-    ]
+    changes: dict[str, Any] = {"rejected": 2, "examples": number, "step_examples": number}
+    jobs = [bench.job(OURS, "dpo", settings=SHORT_ROWS, **changes), bench.job(TRL, "dpo", **changes)]
     results = compare("DPO groups of three", bench, jobs, budget)
-    for key, system in (("dpo_groups", TRL), ("dpo_groups_plain", PLAIN)):
-        if system in results:
-            bench.record.figure(key, ratios(results[OURS].rates, results[system].rates))
+    if TRL in results:
+        bench.record.figure("dpo_groups", ratios(results[OURS].rates, results[TRL].rates))
 
 
 def scale(bench: Bench, budget: float) -> None:
@@ -210,12 +236,15 @@ def stage(name: str, weight: float, function: Callable[..., None], *arguments: A
 # Weights are about the seconds of a stage with one repeat, on two cores.
 CPU_STAGES = [
     stage("packing fill", 15, fill),
-    stage("search: TRL's DPO", 105, search, "dpo", [*BATCHED, *MORE]),
-    stage("DPO pairs", 165, pairs, "dpo"),
-    stage("search: TRL's ORPO", 70, search, "orpo", BATCHED),
-    stage("ORPO pairs", 160, pairs, "orpo"),
-    stage("search: TRL's reward model", 40, search, "reward_model", BATCHED),
-    stage("reward model pairs", 80, pairs, "reward_model"),
-    stage("DPO groups of three", 160, groups),
+    stage("search: TRL's DPO", 85, search, "dpo", [*BATCHED, *MORE]),
+    stage("DPO pairs", 130, pairs, "dpo"),
+    stage("search: TRL's ORPO", 50, search, "orpo", BATCHED),
+    stage("ORPO pairs", 100, pairs, "orpo"),
+    stage("ORPO pairs, checkpointed", 40, checkpointed),
+    stage("search: TRL's reward model", 35, search, "reward_model", BATCHED),
+    stage("reward model pairs", 60, pairs, "reward_model"),
+    stage("DPO groups of three", 130, groups),
+    *(stage(f"{NAMES[name]}: both off", 60, switched_off, name, 1) for name in NAMES),
+    stage("DPO groups of three: both off", 80, switched_off, "dpo", 2),
     stage("ten times the data", 45, scale),
 ]

@@ -173,6 +173,7 @@ def test_a_recipe_is_planned_for_devices_that_are_not_here(tiny, tmp_path, capsy
     overrides = [
         "+experiment=janus/orpo", "plan=true", "plan.device=h200", "plan.num_devices=8", "plan.price=3.5",
         f"model.name={root}/base", f"data.source.train_file={files['messages']}", f"paths.outputs={tmp_path}",
+        "data.source.validation_share=0.2",
     ]  # fmt: skip
     assert train(composed("train", overrides)) == OK
     said = capsys.readouterr().out
