@@ -29,7 +29,7 @@ from benchmarks.recipe import (
 from benchmarks.timer import Finished, Timer
 from benchmarks.workload import MAX_LENGTH, examples_of
 from multifaceted.data.batch import Batch
-from multifaceted.data.batches import EvaluationBatches, StepBatch, TrainingBatches
+from multifaceted.data.batches import StepBatch, TrainingBatches
 from multifaceted.data.dataset import Data
 from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource
@@ -47,7 +47,7 @@ from multifaceted.training.module import PreferenceModule
 from multifaceted.training.optimizer import AdamW, Schedule, Shape
 from multifaceted.training.prepare import Prepared, TokenData, training_batches
 from multifaceted.training.ranks import Ranks
-from multifaceted.training.reference import reference_logps
+from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.saving import Validation
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.training.tracking import Wandb
@@ -175,7 +175,7 @@ def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple
         held_out=Encoded(trees=trees[:1]),
     )
     batches = training_batches(config, trees, ranks)
-    pairs = EvaluationBatches(trees=trees[:1], batch=config.batch)
+    pairs = evaluation_batches(trees[:1], config.batch, ranks)
     with torch.device(job.device):  # random weights of a large model take minutes on a CPU
         scorer = load_scorer(config, Start(source=config.model), data.tokenizer, folder, ranks)
     seconds = None

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "training": {"data", "model", "objective", "records", "trees", "work"},
     "inference": {"model", "records"},
     "evaluation": {"inference", "data", "model", "mini", "preferences", "records"},
-    "config": set(),
+    "config": {"records"},
     "tables": {"records"},
     "sweep": {"records", "tables"},
     "app": {"config", "records", "tables", "training", "evaluation"},

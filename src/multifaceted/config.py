@@ -24,6 +24,8 @@ import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from multifaceted.records import WITHOUT_MEANING
+
 T = TypeVar("T")
 
 TARGET = "_target_"
@@ -68,15 +70,8 @@ def run_name(overrides: Sequence[str]) -> str:
     """
     values = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
     values |= {override: "" for override in overrides if "=" not in override}
-    for key in list(values):
-        if key in ("overwrite", "trainer.devices", EVALUATE_AFTER) or key.split(".")[0] in (
-            "paths",
-            "logger",
-            "strategy",
-            "checkpoint",
-            "plan",
-        ):
-            values.pop(key)
+    meaningless = (*WITHOUT_MEANING, EVALUATE_AFTER)
+    values = {k: v for k, v in values.items() if not any(k == m or k.startswith(f"{m}.") for m in meaningless)}
     experiment = values.pop("experiment", "train")
     plain = [f"{key}-{value}" for key, value in sorted(values.items())]
     name = "_".join([experiment.replace("/", "-"), *plain])

@@ -27,6 +27,20 @@ RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
 
+WITHOUT_MEANING = (
+    "overwrite",
+    "paths",
+    "logger",
+    "strategy",
+    "checkpoint",
+    "plan",
+    "activation_checkpointing",
+    "compile",
+    "projection",
+    "trainer.devices",
+)
+"""Keys of a run that do not name it and may differ in its continuation: where it runs, how it is kept and tracked."""
+
 
 @dataclass(kw_only=True, slots=True)
 class StatedPreference:

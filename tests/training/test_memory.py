@@ -37,7 +37,7 @@ def kept_by_torch(model, autocast):
 
     rows = lay_out([TokenTree(id="a", prompt=[3] * (WIDTH // 2), branches=[[5] * (WIDTH // 2)], source="s")])
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
         kept_alive = hidden_states(model.train(), rows)
     assert kept_alive.requires_grad
     return sum(storages.values())

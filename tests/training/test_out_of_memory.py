@@ -21,17 +21,17 @@ def config_of(*overrides):
     ("overrides", "advised"),
     [
         (
-            [],
-            "batch.max_tokens=500, activation_checkpointing=true, optimizer=adamw_8bit, adapter=lora,"
-            " more devices with strategy=fsdp, data.max_length and batch.max_tokens below 300",
+            ["optimizer=adamw", "optimizer.lr=1e-3"],
+            "activation_checkpointing=true; batch.max_tokens=500; optimizer.eight_bit=true;"
+            " strategy=fsdp trainer.devices=2",
         ),
-        (["batch.max_tokens=400", *USED], "batch.max_tokens=300, adapter=lora, more devices, data.max_length"),
-        (["batch.max_tokens=300", *USED], ": adapter=lora, more devices, data.max_length"),
-        (["adapter=lora", "start=somewhere"], "activation_checkpointing=true, more devices with strategy=fsdp, data"),
+        (["batch.max_tokens=850", *USED], "add, in this order: batch.max_tokens=425; trainer.devices=2"),
+        (["batch.max_tokens=400", *USED], "add, in this order: trainer.devices=2"),
+        (["batch.examples=null", "batch.tokens=1000", "optimizer=adamw", "optimizer.lr=1e-3"], "batch.max_tokens=500"),
     ],
 )
 def test_advice_names_what_the_run_does_not_use_yet(overrides, advised):
-    assert advised in memory_advice(config_of(*overrides))
+    assert advised in memory_advice(config_of(*overrides), 1, longest_tree=410)
 
 
 def allocate_too_much():

@@ -14,6 +14,7 @@ from multifaceted.model.attention import TREE_ATTENTION
 from multifaceted.model.score import Scorer
 from multifaceted.model.vocabulary import Projection
 from multifaceted.training import reference
+from multifaceted.training.module import NonFiniteLossError
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import content_key, reference_logps
 from multifaceted.training.strategy import Arithmetic
@@ -144,3 +145,18 @@ def test_a_change_of_anything_that_matters_is_a_miss(scorer):
     scorer.projection = Projection.LIGER
     keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+def test_a_value_that_is_not_finite_names_the_example(scorer, tmp_path):
+    with torch.no_grad():
+        scorer.model.get_output_embeddings().weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"example '\d+' are \[nan"):
+        values(scorer, tmp_path)
+
+
+def test_a_rank_without_a_row_of_its_own_adds_nothing(scorer, monkeypatch):
+    """It repeats a tree to stay in step; that tree's value is another rank's."""
+    many = trees(1)
+    batches = EvaluationBatches(trees=many, batch=BATCH, rank=1, world_size=2)
+    assert len(batches) == 1 and not batches[0].counts
+    assert reference._score(scorer, batches, Ranks(), ARITHMETIC) == {}

@@ -20,7 +20,8 @@ class Batch:
         examples: examples of an optimizer step, over all ranks, whatever rows they need.
         tokens: tokens of an optimizer step, over all ranks: so many full rows, with whatever examples fill them.
         max_tokens: most tokens of one forward pass of one device, which is one row.
-        look_ahead: how many examples may wait for a row that they fill; with `tokens`.
+        look_ahead: how many examples may wait for a row that they fill, where rows are not those of `examples`: with
+            `tokens`, in validation and in the reference pass.
         packing: several trees share a row; otherwise each has its own, padded to the longest of its pass.
         share_prefix: a prompt stands once before all its branches; otherwise before each.
     """
@@ -75,7 +76,9 @@ class Batch:
             ValueError: names the example.
         """
         for tree in trees:
-            if (cost := self.cost(tree)) > self.max_tokens:
+            lengths = [len(piece) for piece in self.pieces(tree)]
+            cost = sum(lengths) if self.packing else len(lengths) * max(lengths)
+            if cost > self.max_tokens:
                 raise ValueError(
                     f"example {tree.id!r} takes {cost} tokens, and batch.max_tokens={self.max_tokens}; raise it, or set"
                     " batch.share_prefix=true"

@@ -7,6 +7,7 @@ every rank agrees.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
@@ -131,10 +132,16 @@ class TrainingBatches(IterableDataset[StepBatch]):
     def __post_init__(self) -> None:
         self.batch.check_trees(self.trees)
 
-    @property
+    @cached_property
     def num_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self._all_steps if self.max_steps is None else min(self._all_steps, self.max_steps)
+        """Optimizer steps of the whole run, which the schedule needs; full rows are counted by packing lengths."""
+        most = sys.maxsize if self.max_steps is None else self.max_steps
+        if self.batch.examples is not None:
+            return min(-(-self._stream_size // self.batch.examples), most)
+        steps, position = 0, Position()
+        while steps < most and self._next_rows(position):
+            steps += 1
+        return steps
 
     def __len__(self) -> int:
         return self.num_steps
@@ -189,14 +196,6 @@ class TrainingBatches(IterableDataset[StepBatch]):
     def _length_at(self, place: int) -> int:
         return self.batch.cost(self.trees[self._tree_at(place)])
 
-    @cached_property
-    def _all_steps(self) -> int:
-        if self.batch.examples is not None:
-            return -(-self._stream_size // self.batch.examples)
-        lengths = [self._length_at(place) for place in range(self._stream_size)]
-        num_rows = sum(1 for _ in all_rows(lengths, self.batch.max_tokens, self.batch.look_ahead))
-        return -(-num_rows // ((self.batch.tokens or 0) // self.batch.max_tokens))
-
     @lru_cache(maxsize=4)  # noqa: B019 - one data set lives as long as its run
     def _epoch_order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.trees))
@@ -223,8 +222,9 @@ class EvaluationBatches(Dataset[PreferenceBatch]):
     """Trees of each forward pass; by default all trees, packed."""
 
     def __post_init__(self) -> None:
-        self.batch.check_trees(self.trees)
-        self.rows = self.rows or self._all_rows()
+        if not self.rows:
+            self.batch.check_trees(self.trees)
+            self.rows = self._all_rows()
         self._mine = list(dealt(self.rows, self.rank, self.world_size))
 
     def only(self, rows: list[list[int]]) -> EvaluationBatches:

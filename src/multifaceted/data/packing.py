@@ -70,7 +70,10 @@ def all_rows(lengths: Sequence[int], capacity: int, look_ahead: int) -> Iterator
 
 
 def step_rows(lengths: Sequence[int], capacity: int, world_size: int) -> list[list[int]]:
-    """Rows for the trees of one optimizer step: as few as are needed, and of equal length, so that no rank waits."""
+    """Rows for the trees of one optimizer step: few, as many on every rank, and of equal length, so that none waits.
+
+    Where rows of equal length would not hold the trees, they are filled one after the other instead.
+    """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     in_order = [lengths[i] for i in order]
     rows = [[order[i] for i in row] for row in all_rows(in_order, capacity, len(lengths))]

@@ -80,8 +80,14 @@ def block_mask(rows: TreeRows) -> BlockMask:
     return create_block_mask(sees, num_rows, None, width, width, device=tree_ids.device, _compile=tree_ids.is_cuda)
 
 
+WIDTHS = 64
+"""How many forms of the kernel are kept: eight widths each in training, validation and without gradients; and some."""
+
+
 @cache
 def _compiled_flex_attention() -> Any:
+    # Beyond its limit torch would compute all scores instead, without a word.
+    torch._dynamo.config.recompile_limit = max(WIDTHS, torch._dynamo.config.recompile_limit)
     return torch.compile(flex_attention, dynamic=False)
 
 

@@ -86,7 +86,9 @@ def usage_of_layers(model: PreTrainedModel, how: Pass, num_layers: int) -> Usage
     with FakeTensorMode():
         _materialise(backbone, how.cast_to)
         ids = torch.zeros(1, how.tokens, dtype=torch.long)
-        autocast = torch.autocast("cpu", how.autocast or torch.bfloat16, enabled=how.autocast is not None)
+        autocast = torch.autocast(
+            "cpu", how.autocast or torch.bfloat16, enabled=how.autocast is not None, cache_enabled=False
+        )
         with Alive(backbone) as alive, autocast:
             hidden = backbone(input_ids=ids, position_ids=ids, use_cache=False).last_hidden_state
             kept = sum(alive.now)

@@ -21,7 +21,7 @@ from multifaceted.training.checkpoint import checkpoints, remove_leftovers
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.hardware import local_device
 from multifaceted.training.prepare import Prepared
-from multifaceted.training.ranks import Ranks
+from multifaceted.training.ranks import STOP_SIGNALS, Ranks
 from multifaceted.training.saving import Checkpoints
 from multifaceted.training.throughput import Peak, Throughput
 
@@ -51,11 +51,9 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
         return Fitted()
     if step and ranks.is_first:
         log.info("resuming at step %s of %s", step, batches.num_steps)
+    prepared.module.position = batches.start
     prepared.module.train()
-    device = local_device(config.device_type)
-    peak = Peak.of(prepared.module.scorer.model, device, ranks) if config.computes_in_16_bits else None
-    throughput = Throughput(ranks, peak)
-    stop = StopOnSignal(ranks)
+    throughput, stop = Throughput(ranks, _peak(config, prepared, ranks)), StopOnSignal(ranks)
     defaults = {
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
@@ -89,10 +87,23 @@ def fit(config: TrainConfig, plain: dict[str, Any], folder: Path, prepared: Prep
     return Fitted(throughput=throughput.summary(), stopped_by=stop.stopped_by)
 
 
+def _peak(config: TrainConfig, prepared: Prepared, ranks: Ranks) -> Peak | None:
+    """What MFU compares with; peaks of devices are stated for products in 16 bits."""
+    if not config.computes_in_16_bits:
+        return None
+    return Peak.of(prepared.module.scorer.model, local_device(config.device_type), ranks)
+
+
 def _loader(batches: Dataset[Any], device_type: str) -> DataLoader[Any]:
     """On a GPU, one worker lays out the next batches meanwhile; a CPU would only share its cores with it."""
-    ahead: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 4, "pin_memory": False}
+    ahead: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1, "worker_init_fn": _leave_signals_to_the_rank}
     return DataLoader(batches, batch_size=None, **(ahead if device_type == "cuda" else {}))
+
+
+def _leave_signals_to_the_rank(worker: int) -> None:
+    """A signal to all processes of a job must not end those that the rank needs for its last steps."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

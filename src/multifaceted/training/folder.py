@@ -9,10 +9,7 @@ from typing import Any
 
 import yaml
 
-from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, put_in_place
-
-WITHOUT_MEANING = ("overwrite", "paths", "logger", "strategy", "checkpoint", "plan", "trainer.devices")
-"""Keys that may differ between a run and its continuation: where it runs, and how it is kept and tracked."""
+from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, WITHOUT_MEANING, put_in_place
 
 
 class RunFolderError(ValueError):

@@ -99,7 +99,8 @@ class PreferenceModule(LightningModule):
             self.manual_backward(share * self.ranks.world_size)
         self._clip()
         learning_rate = float(optimizer.param_groups[0]["lr"])
-        optimizer.step()
+        with torch.autocast(self.device.type, enabled=False):  # Lightning's covers all of a step
+            optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         self.position = batch.position
         self._log_step(sums, learning_rate)

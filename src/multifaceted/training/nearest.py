@@ -58,14 +58,24 @@ def nearest_that_fits(
             return inf
         return bytes_needed(changed, number)
 
-    least = max(longest_tree, config.data.max_length)
-    same = [[_checkpointing()], [*_shorter_rows(config, least)], [*_eight_bits(config)]]
-    more, adapter = [*_more_devices(config, num_devices)], [*_adapter(config)]
+    *same, more, adapter = stages_of(config, num_devices, longest_tree=longest_tree)
     found = [_search(stages, needed, bytes_there) for stages in ([*same, more, adapter], [*same, adapter])]
     lines = [" ".join(o for change in changes for o in change.overrides) for changes in found if changes]
     if not lines:
         return "Neither checkpointing, shorter rows, 8-bit state, more devices nor an adapter makes it fit"
     return "It fits with\n  " + "\nor with\n  ".join(dict.fromkeys(lines))
+
+
+def stages_of(config: TrainConfig, num_devices: int, *, longest_tree: int) -> list[Stage]:
+    """What would need less memory, kind by kind; what changes the run least comes first."""
+    least = max(longest_tree, config.data.max_length)
+    return [
+        [*_checkpointing(config)],
+        [*_shorter_rows(config, least)],
+        [*_eight_bits(config)],
+        [*_more_devices(config, num_devices)],
+        [*_adapter(config)],
+    ]
 
 
 def _search(stages: Sequence[Stage], needed: Needed, there: float) -> list[Change] | None:
@@ -94,8 +104,9 @@ def _mildest(chosen: Sequence[tuple[Stage, Change]], needed: Needed, there: floa
     return [change for part in kept for change in part]
 
 
-def _checkpointing() -> Change:
-    return Change(("activation_checkpointing=true",), lambda c: replace(c, activation_checkpointing=True))
+def _checkpointing(config: TrainConfig) -> Iterator[Change]:
+    if not config.activation_checkpointing:
+        yield Change(("activation_checkpointing=true",), lambda c: replace(c, activation_checkpointing=True))
 
 
 def _shorter_rows(config: TrainConfig, least: int) -> Iterator[Change]:

@@ -16,6 +16,7 @@ from multifaceted.model.build import ModelSource
 from multifaceted.records import Example
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import PreferenceModule, stream_seed
+from multifaceted.training.out_of_memory import memory_explained
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.start import Start, load_scorer
@@ -84,6 +85,7 @@ def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ran
         seed=stream_seed(config.seed, "order"),
         rank=ranks.rank,
         world_size=ranks.world_size,
+        on_gpu=ranks.on_gpu,
     )
 
 
@@ -99,9 +101,10 @@ def prepare(
     if config.objective.needs_reference:
         arithmetic = config.strategy.arithmetic(ranks, config.precision)
         trees = [*data.train.trees, *data.held_out.trees]
-        batches.reference = pairs.reference = reference_logps(
-            scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
-        )
+        with memory_explained(config, ranks, scorer.model, trees):
+            batches.reference = pairs.reference = reference_logps(
+                scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
+            )
     module = PreferenceModule(
         scorer,
         config.objective,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,8 @@ from multifaceted.data.batch import Batch
 from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.score import Scorer
 from multifaceted.model.weights import parameter_fingerprint
-from multifaceted.records import VERSION, RecordError, read_json, write_json
+from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
+from multifaceted.training.module import NonFiniteLossError
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.strategy import Arithmetic
 from multifaceted.trees import TokenTree
@@ -84,10 +87,19 @@ def _score(scorer: Scorer, batches: EvaluationBatches, ranks: Ranks, arithmetic:
         batch = batches[position].to(ranks.device)
         with arithmetic.context():
             logps = scorer(batch.rows).tolist()
+        if not batch.counts:
+            continue
         bounds = [*batch.chosen.tolist(), len(logps)]
         for index, name in enumerate(batch.ids):
             values[name] = logps[bounds[index] : bounds[index + 1]]
-    return {name: logps for part in ranks.gather(values) for name, logps in part.items()}
+    merged = {name: logps for part in ranks.gather(values) for name, logps in part.items()}
+    for name, logps in merged.items():
+        if not all(map(math.isfinite, logps)):
+            raise NonFiniteLossError(
+                f"under the starting policy the log-probabilities of example {name!r} are {logps}; look at the weights"
+                f" that the run starts from, or compute in another precision than {arithmetic.name}"
+            )
+    return merged
 
 
 def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | None:
@@ -106,7 +118,9 @@ def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | No
 
 
 def _keep(path: Path, part: dict[str, list[float]]) -> None:
+    own = path.with_name(f".{path.name}.{os.getpid()}")  # another job may write the same part
     try:
-        write_json(path, {"version": VERSION, "logps": part})
+        write_json(own, {"version": VERSION, "logps": part})
+        put_in_place(own, path)
     except OSError as error:
         log.warning("reference values are not kept, so another run computes them again: %s", error)

@@ -83,7 +83,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
 
     with memory_explained(config, ranks):
         prepared = prepare(config, start, folder, ranks, check=check)
-    with memory_explained(config, ranks, prepared.module.scorer.model):
+    with memory_explained(config, ranks, prepared.module.scorer.model, prepared.batches.trees):
         fitted = fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
         outcome.interrupted_by = fitted.stopped_by

@@ -67,10 +67,12 @@ class SingleDevice(Strategy):
         scorer.to(ranks.device)
 
     def arithmetic(self, ranks: Ranks, precision: str) -> Arithmetic:
-        """Autocast, where Lightning's steps have it."""
+        """Autocast, where Lightning's steps have it, and as it does, without keeping copies of the weights."""
         if precision not in MIXED_TYPES:
             return Arithmetic(precision)
-        return Arithmetic(precision, partial(torch.autocast, ranks.device_type, MIXED_TYPES[precision]))
+        return Arithmetic(
+            precision, partial(torch.autocast, ranks.device_type, MIXED_TYPES[precision], cache_enabled=False)
+        )
 
     def trainer_arguments(self, ranks: Ranks, precision: str) -> dict[str, Any]:
         """One device; weights in bf16 need nothing of Lightning, which would cast reference values too."""
