@@ -82,7 +82,8 @@ def assert_same_run(sharded, single):
     assert curve(sharded.folder) == pytest.approx(curve(single.folder), abs=1e-5)
     assert len(curve(single.folder)) == 10
     for ours, theirs in zip(validations(sharded.folder), validations(single.folder), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5, rel=2e-6)  # a loss of 26 has no more digits in fp32
+        # A margin is a difference of sums of some hundred nats, whose last digit in fp32 is 3e-5.
+        assert ours == pytest.approx(theirs, abs=3e-5, rel=2e-6)
     ours, theirs = weights(sharded.exported), weights(single.exported)
     assert ours.keys() == theirs.keys()
     for name in theirs:
