@@ -1,8 +1,10 @@
 """The reference pass: equal to the policy's own scores, kept by content, resumed, and never stale."""
 
 import errno
+import fcntl
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -160,3 +162,18 @@ def test_a_rank_without_a_row_of_its_own_adds_nothing(scorer, monkeypatch):
     batches = EvaluationBatches(trees=many, batch=BATCH, rank=1, world_size=2)
     assert len(batches) == 1 and not batches[0].counts
     assert reference._score(scorer, batches, Ranks(), ARITHMETIC) == {}
+
+
+def test_a_job_waits_for_another_that_computes_the_same_part(scorer, tmp_path):
+    whole = values(scorer, tmp_path)
+    path = parts(tmp_path)[0]
+    content = path.read_bytes()
+    path.unlink()
+    with path.with_name(f".{path.name}.lock").open("w") as lock, ThreadPoolExecutor(1) as other:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = other.submit(values, scorer, tmp_path)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.5)
+        path.write_bytes(content)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert found.result(timeout=60) == whole and scorer.passes == 0

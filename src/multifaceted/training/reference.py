@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -71,11 +73,12 @@ def reference_logps(
         for number, rows in enumerate(parts):
             path = folder / f"part-{number:05d}.json"
             branches = {trees[i].id: len(trees[i].branches) for row in rows for i in row}
-            part = ranks.from_first(partial(_cached, path, branches))
-            if part is None:
-                part = _score(scorer, batches.only(rows), ranks, arithmetic)
-                if ranks.is_first:
-                    _keep(path, part)
+            with _alone_at(path) if ranks.is_first else contextlib.nullcontext():
+                part = ranks.from_first(partial(_cached, path, branches))
+                if part is None:
+                    part = _score(scorer, batches.only(rows), ranks, arithmetic)
+                    if ranks.is_first:
+                        _keep(path, part)
             values |= part
             bar.update(len(branches))
     return values
@@ -102,6 +105,19 @@ def _score(scorer: Scorer, batches: EvaluationBatches, ranks: Ranks, arithmetic:
     return merged
 
 
+@contextlib.contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """Wait for another job that computes the same part, so that it can be read; where locks can be had."""
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(path.with_name(f".{path.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            log.debug("no lock for %s: %s", path, error)
+        yield
+
+
 def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | None:
     """The values of a part, if it holds one for each branch."""
     if not path.exists():
@@ -118,7 +134,7 @@ def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | No
 
 
 def _keep(path: Path, part: dict[str, list[float]]) -> None:
-    own = path.with_name(f".{path.name}.{os.getpid()}")  # another job may write the same part
+    own = path.with_name(f".{path.name}.{os.getpid()}")  # where locks cannot be had, another job may write it too
     try:
         write_json(own, {"version": VERSION, "logps": part})
         put_in_place(own, path)
