@@ -87,7 +87,8 @@ def assert_same_run(sharded, single):
     ours, theirs = weights(sharded.exported), weights(single.exported)
     assert ours.keys() == theirs.keys()
     for name in theirs:
-        assert torch.allclose(ours[name], theirs[name], atol=1e-4), name
+        # Steps of AdamW and Muon have one size, so where a gradient is nearly zero its rounding is not.
+        assert torch.allclose(ours[name], theirs[name], atol=3e-4), name
 
 
 FSDP = ["strategy=fsdp", "trainer.devices=2"]
