@@ -54,8 +54,8 @@ def low_bit_adamw(groups: Sequence[dict[str, Any]], *, eight_bit: bool, **settin
     from torchao.optim import AdamW8bit
 
     if any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"]):
-        # torch 2.13 keys what it has compiled by the whole tensor's shape, and would give a rank that holds three rows of
-        # a matrix what another has compiled for two.
+        # torch 2.13 keys what it has compiled by the whole tensor's shape, and would give a rank that holds three rows
+        # of a matrix what another has compiled for two.
         torch._functorch.config.enable_autograd_cache = False
     optimizer: Optimizer = AdamW8bit(groups, **settings, block_size=BLOCK, bf16_stochastic_round=True)
     for group in optimizer.param_groups:
