@@ -44,7 +44,7 @@ bench: $(STAMP) ## Measure training beside TRL on this CPU, in under 15 minutes;
 	$(BIN)/python -m benchmarks cpu
 
 # Without the folder wheels/ the environment must hold everything; with it nothing is fetched.
-bench-gpu: ## Measure on one GPU, without network, in under 10 minutes; see benchmarks/README.md.
+bench-gpu: $(if $(wildcard wheels),,$(STAMP)) ## Measure on one GPU, without network, in under 10 minutes; see benchmarks/README.md.
 	if [ -d wheels ]; then $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .wheels wheels/*.whl; fi
 	PYTHONPATH=.wheels:src $$([ -d wheels ] && echo $(PYTHON) || echo $(BIN)/python) -m benchmarks gpu
 

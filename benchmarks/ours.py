@@ -43,9 +43,8 @@ from multifaceted.objective.reward_model import RewardModel
 from multifaceted.records import RUN, write_json
 from multifaceted.training.config import Paths, TrainConfig
 from multifaceted.training.fit import fit
-from multifaceted.training.module import PreferenceModule
 from multifaceted.training.optimizer import AdamW, Schedule, Shape
-from multifaceted.training.prepare import Prepared, TokenData, training_batches
+from multifaceted.training.prepare import Prepared, TokenData, module_of, training_batches
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.saving import Validation
@@ -186,16 +185,7 @@ def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple
             scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
         )
         seconds = time.perf_counter() - started
-    module = PreferenceModule(
-        scorer,
-        config.objective,
-        config.optimizer,
-        config.schedule,
-        total_steps=batches.num_steps,
-        clip_norm=config.clip_norm,
-        seed=config.seed,
-        ranks=ranks,
-    )
+    module = module_of(config, scorer, batches.num_steps, ranks)
     return Prepared(data=data, module=module, batches=batches, pairs=pairs), seconds
 
 

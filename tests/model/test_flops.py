@@ -28,15 +28,15 @@ def counted(model, trees, *, reward=False, training=True):
     return sum(n for operation, n in by_operation.items() if not any(name in str(operation) for name in ATTENTION))
 
 
-def tree_of_one_length(num=1):
-    """Trees without padding, so that all that is computed is useful."""
-    return random_trees(num)[:1]
+def single_tree():
+    """Without padding, so that all that is computed is useful."""
+    return random_trees(1)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_products_with_weights_are_those_that_torch_counts(architecture):
     model, _ = models(architecture)
-    trees = tree_of_one_length()
+    trees = single_tree()
     work, flops = Work.of(trees), Flops.of(model)
     attention = flops.pair * work.pairs
     assert flops.forward(work) - attention == counted(model, trees, training=False)
@@ -50,7 +50,7 @@ def test_products_with_weights_are_those_that_torch_counts(architecture):
 
 def test_a_reward_is_read_once_a_branch():
     model, _ = models("llama", AutoModelForSequenceClassification, num_labels=1)
-    trees = tree_of_one_length()
+    trees = single_tree()
     work, flops = Work.of(trees), Flops.of(model)
     assert flops.head == 2 * model.config.hidden_size
     assert flops.forward(work) - flops.pair * work.pairs == counted(model, trees, reward=True, training=False)
@@ -60,7 +60,7 @@ def test_frozen_weights_have_no_gradient():
     model, _ = models("mistral", AutoModelForCausalLM)
     whole = Flops.of(model)
     Adapter(rank=2).inject(model)
-    adapted, trees = Flops.of(model), tree_of_one_length()
+    adapted, trees = Flops.of(model), single_tree()
     work = Work.of(trees)
     assert (adapted.frozen, adapted.head) == (whole.trained, whole.head)
     assert 0 < adapted.trained < whole.trained

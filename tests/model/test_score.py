@@ -137,6 +137,7 @@ def test_only_scored_positions_are_projected():
         (AutoConfig.for_model("mamba"), "recurrent"),
         (AutoConfig.for_model("llama", max_position_embeddings=1024), "1024 positions"),
         (AutoConfig.for_model("cohere"), "changes its logits"),
+        (AutoConfig.for_model("llama", max_position_embeddings=8192, attention_dropout=0.1), "drops attention weights"),
     ],
 )
 def test_a_model_that_cannot_serve_trees_is_refused(config, reason):

@@ -60,7 +60,9 @@ def test_other_errors_pass():
         raise RuntimeError("shapes do not match")
 
 
-def test_a_run_that_runs_out_says_so(trained, monkeypatch):
+@pytest.mark.parametrize("experiment", ["sft", "dpo"])
+def test_a_run_that_runs_out_says_so(experiment, trained, tiny_run, monkeypatch):
+    """While it trains, and in the reference pass, the first forward pass of DPO."""
     monkeypatch.setattr("multifaceted.model.score.Scorer.forward", lambda scorer, rows: torch.empty(2**50))
     with pytest.raises(OutOfMemoryError, match=r"(?s)each device needs 0.\d GiB: weights .* logits .*To need less"):
-        trained("sft")
+        trained(experiment, *([f"start={tiny_run.folder}"] if experiment == "dpo" else []))

@@ -126,6 +126,15 @@ def test_a_cache_that_cannot_be_written_is_said(number, scorer, tmp_path, monkey
     assert "not kept" in caplog.text and not parts(tmp_path)
 
 
+def test_without_a_place_for_a_cache_values_are_computed_and_that_is_said(scorer, tmp_path, caplog):
+    """Neither parts nor their locks can be made below a file."""
+    whole, blocked = values(scorer, tmp_path / "cache"), tmp_path / "blocked"
+    blocked.write_text("a file")
+    with caplog.at_level(logging.WARNING):
+        assert values(scorer, blocked) == whole
+    assert "not kept" in caplog.text and scorer.passes > 0
+
+
 def test_a_change_of_anything_that_matters_is_a_miss(scorer):
     def key(many=None, batch=BATCH, arithmetic=ARITHMETIC):
         return content_key(scorer, many or trees(), arithmetic, batch)

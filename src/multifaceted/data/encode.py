@@ -61,9 +61,12 @@ def encode(
     result = Encoded(trees=[])
     limits = Limits(max_length=max_length, max_tokens=max_tokens, overlong=overlong)
     clean = _without_special_tokens(examples, tokenizer, bad)
+    # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
+    # nothing, and tokenizing it all can take minutes.
+    most = max_length * max(map(len, tokenizer.get_vocab()))
     for begin in range(0, len(clean), AT_ONCE):
         part = clean[begin : begin + AT_ONCE]
-        for example, prompt, paths in _tokens(part, tokenizer, max_length, with_rejected=with_rejected):
+        for example, prompt, paths in _tokens(part, tokenizer, most, with_rejected=with_rejected):
             with bad.row(f"example {example.id!r}"):
                 branches = limits.apply(prompt, [_branch(prompt, path) for path in paths], result)
                 if branches:
@@ -130,12 +133,13 @@ class Limits:
 
 
 def _tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, *, with_rejected: bool
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, most: int, *, with_rejected: bool
 ) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
-    """Each example with the tokens of its prompt, and of the prompt with each answer."""
-    # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
-    # nothing, and tokenizing it all can take minutes.
-    most = max_length * _longest_token(tokenizer)
+    """Each example with the tokens of its prompt, and of the prompt with each answer.
+
+    Args:
+        most: characters after which a text is cut.
+    """
     messages = [[m | {"content": m["content"][:most]} for m in conversation(example)] for example in examples]
     answers = [[answer[:most] for answer in (e.chosen, *(e.rejected if with_rejected else ()))] for e in examples]
     prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
@@ -143,10 +147,6 @@ def _tokens(
     paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
     for example, prompt, row in zip(examples, prompts, answers, strict=True):
         yield example, prompt, [next(paths) for _ in row]
-
-
-def _longest_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    return max(map(len, tokenizer.get_vocab()))
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -72,7 +72,6 @@ _KNOWN: dict[tuple[str, ...], Usage] = {}
 def _extended(model: PreTrainedModel, how: Pass) -> Usage:
     two, three = (usage_of_layers(model, how, num_layers) for num_layers in (2, 3))
     others = model.config.num_hidden_layers - 2
-
     return Usage(
         kept=two.kept + others * (three.kept - two.kept),
         peak=two.peak + others * (three.peak - two.peak),

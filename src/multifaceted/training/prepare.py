@@ -13,6 +13,7 @@ from multifaceted.data.dataset import counts
 from multifaceted.data.encode import Encoded
 from multifaceted.data.source import texts_of
 from multifaceted.model.build import ModelSource
+from multifaceted.model.score import Scorer
 from multifaceted.records import Example
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import PreferenceModule, stream_seed
@@ -105,17 +106,22 @@ def prepare(
             batches.reference = pairs.reference = reference_logps(
                 scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
             )
-    module = PreferenceModule(
+    module = module_of(config, scorer, batches.num_steps, ranks)
+    return Prepared(data=data, module=module, batches=batches, pairs=pairs)
+
+
+def module_of(config: TrainConfig, scorer: Scorer, num_steps: int, ranks: Ranks) -> PreferenceModule:
+    """What Lightning trains."""
+    return PreferenceModule(
         scorer,
         config.objective,
         config.optimizer,
         config.schedule,
-        total_steps=batches.num_steps,
+        total_steps=num_steps,
         clip_norm=config.clip_norm,
         seed=config.seed,
         ranks=ranks,
     )
-    return Prepared(data=data, module=module, batches=batches, pairs=pairs)
 
 
 def _refuse_idle_ranks(num_examples: int, config: TrainConfig, ranks: Ranks) -> None:
