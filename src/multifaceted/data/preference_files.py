@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multifaceted.data.files import files_of, read_rows
+from multifaceted.data.files import Row, files_of, read_rows
 from multifaceted.data.rows import COLUMNS, example_of
 from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
 from multifaceted.mini.holdout import position
@@ -64,6 +64,24 @@ class PreferenceFiles(DataSource):
             )
         return held_out
 
+    def convert(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
+        """The examples of a file, each with its row. For collections whose examples take several rows."""
+        for row in rows:
+            with bad.row(row.where):
+                for example in self.examples_of(row, label):
+                    yield row, example
+
+    def examples_of(self, row: Row, label: str) -> Iterable[Example]:
+        """The examples of a row. For collections whose rows are of a shape of their own.
+
+        Args:
+            label: what the file is called.
+
+        Raises:
+            BadRowError: the row cannot be trained on.
+        """
+        yield example_of(row.value, self.columns, name=f"{label}:{row.number}", source=label)
+
     @property
     def _train_paths(self) -> list[Path]:
         return self.train_file if isinstance(self.train_file, list) else [self.train_file]
@@ -92,9 +110,8 @@ class PreferenceFiles(DataSource):
         place_of: dict[str, str] = {}
         found: set[str] = set()
         for label, path in files.items():
-            for row in read_rows(path, bad):
+            for row, example in self.convert(read_rows(path, bad), label, bad):
                 with bad.row(row.where):
-                    example = example_of(row.value, self.columns, name=f"{label}:{row.number}", source=label)
                     check_example(example)
                     if example.id in place_of:
                         raise BadRowError(

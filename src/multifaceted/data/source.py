@@ -58,6 +58,11 @@ class BadRows:
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
 
+    def leave_out(self, reason: str, problem: str) -> None:
+        """Count a row that is sound but has nothing to teach, such as a tie; no policy makes that an error."""
+        self.counts[reason] += 1
+        self.samples.setdefault(reason, problem)
+
     def report(self, part: str) -> None:
         """Log one line per reason."""
         for reason, number in sorted(self.counts.items()):
