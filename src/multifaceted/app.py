@@ -68,7 +68,7 @@ def train(config: DictConfig) -> int:
 
 
 def _plan(config: TrainConfig) -> int:
-    """Print what a run would need; one that cannot fit is refused. Writes nothing."""
+    """Print what a run would need; one that cannot fit is refused."""
     from multifaceted.training.plan import plan
 
     _log_to(None)

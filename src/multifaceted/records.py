@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -143,6 +145,17 @@ def put_in_place(partial: Path, path: Path) -> None:
         sync(written)
     os.replace(partial, path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Wait for another job that makes the same file or folder, so that it can be read; where locks can be had."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # each job then makes its own
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(path.with_name(f".{path.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sync(path: Path) -> None:

@@ -137,7 +137,7 @@ def test_mini_pairs_differ_in_what_the_mix_says():
     for e in examples:
         stated = {p.dimension: p.preference for p in e.preferences}
         assert [satisfies(e.rejected[0], stated[d]) for d in DIMENSIONS] == [d not in e.contrast for d in DIMENSIONS]
-    assert Mix(contrasts=shares).choose_contrasts(examples) == (examples, Counter())
+    assert Mix(contrasts=shares).choose_contrasts(examples) == [*range(40)]
     with pytest.raises(DataError, match=r"mix.contrasts names taste; the mini world has style"):
         MINI.train(0, BadRows(), {"taste": 1.0})
 
@@ -145,10 +145,9 @@ def test_mini_pairs_differ_in_what_the_mix_says():
 def test_pairs_are_chosen_by_what_they_differ_in():
     rows = [example(f"{name}{i}", contrast=[name]) for name, n in (("style", 9), ("harmlessness", 4)) for i in range(n)]
     rows.append(example("both", contrast=["style", "harmlessness"]))
-    chosen, left_out = Mix(contrasts={"style": 1, "harmlessness": 1}).choose_contrasts(rows)
-    assert Counter(e.contrast[0] for e in chosen) == {"style": 4, "harmlessness": 4} and left_out["other_contrast"] == 6
-    chosen, _ = Mix(contrasts={"harmlessness+style": 1}).choose_contrasts(rows)
-    assert [e.id for e in chosen] == ["both"]
+    chosen = Mix(contrasts={"style": 1, "harmlessness": 1}).choose_contrasts(rows)
+    assert Counter(rows[i].contrast[0] for i in chosen) == {"style": 4, "harmlessness": 4}
+    assert Mix(contrasts={"harmlessness+style": 1}).choose_contrasts(rows) == [rows.index(rows[-1])]
     with pytest.raises(
         DataError, match=r"mix.contrasts.all: no pair differs in exactly that; the data has .*'style': 9"
     ):
@@ -158,21 +157,21 @@ def test_pairs_are_chosen_by_what_they_differ_in():
 def test_examples_of_an_instruction_are_thinned_whatever_the_seed():
     turns = [Turn(role="user", content="What is rain?")]
     rows = [example(str(i), system=f"System {i}.", turns=turns) for i in range(3)] + [example("other")]
-    one, left_out = thin(rows, 1)
-    two, _ = thin(rows[::-1], 2)
-    assert len(one) == 2 and left_out["per_instruction"] == 2
-    assert {e.id for e in one} < {e.id for e in two} and thin(rows, None) == (rows, Counter())
+    one = {rows[i].id for i in thin(rows, 1)}
+    two = {rows[::-1][i].id for i in thin(rows[::-1], 2)}
+    assert len(one) == 2 and len(two) == 3 and one < two
 
 
 def test_a_blend_draws_its_shares_without_return():
     sources = {"a": MINI, "b": replace(MINI, num_examples=30)}
     blend = Blend(sources=sources, weights={"a": 0.75, "b": 0.25}, num_examples=50)
-    rows = blend.train(3, BadRows())
+    rows = list(blend.train(3, BadRows()))
     assert Counter(e.source for e in rows) == largest_remainder({"a": 0.75, "b": 0.25}, 50)
-    assert len({e.id for e in rows}) == 50 and rows == blend.train(3, BadRows())
-    assert len(blend.validation(0, BadRows())) == 20
+    assert len({e.id for e in rows}) == 50 and rows == list(blend.train(3, BadRows()))
+    assert len(list(blend.validation(0, BadRows()))) == 20
     assert show(rows[0], "style", blend).system == MINI.system_message(rows[0], rows[0].preferences[:1])
     with pytest.raises(DataError, match=r"sources.b has 30 .* at most 120"):
-        replace(blend, num_examples=160, sources=sources | {"a": replace(MINI, num_examples=200)}).train(0, BadRows())
+        short = replace(blend, num_examples=160, sources=sources | {"a": replace(MINI, num_examples=200)})
+        list(short.train(0, BadRows()))
     with pytest.raises(ValueError, match="sources are a and weights are for b"):
         Blend(sources={"a": MINI}, weights={"b": 1}, num_examples=1)

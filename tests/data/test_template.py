@@ -3,9 +3,10 @@
 import pytest
 from transformers import AutoTokenizer
 
-from multifaceted.data.encode import Overlong, encode
+from multifaceted.data.encode import encode
 from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.data.template import conversation, render_answered, render_prompts, set_template, template_names
+from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, Turn
 

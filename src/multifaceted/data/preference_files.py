@@ -43,26 +43,30 @@ class PreferenceFiles(DataSource):
             if name not in COLUMNS:
                 raise ValueError(f"columns has {name!r}, which is not ours; ours are {', '.join(COLUMNS)}")
 
-    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
         """Rows of `train_file`, less those held out."""
         examples = self._read(self._files()[0], bad)
         if self.validation_file is not None:
             return examples
-        return [example for example in examples if not self._is_held_out(example)]
+        return (example for example in examples if not self._is_held_out(example))
 
-    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> Iterator[Example]:
         """Rows of `validation_file`, or those held out of `train_file`."""
         if self.validation_file is not None:
-            return self._read(self._files()[1], bad)
+            yield from self._read(self._files()[1], bad)
+            return
+        read = held_out = 0
         # A row that cannot be read has no prompt to place it by; it is counted as one of training.
-        examples = self._read(self._files()[0], BadRows(policy=OnBadRow.DROP))
-        held_out = [example for example in examples if self._is_held_out(example)]
+        for example in self._read(self._files()[0], BadRows(policy=OnBadRow.DROP)):
+            read += 1
+            if self._is_held_out(example):
+                held_out += 1
+                yield example
         if not held_out:
             raise DataError(
-                f"none of {len(examples)} rows is held out at data.source.validation_share={self.validation_share};"
+                f"none of {read} rows is held out at data.source.validation_share={self.validation_share};"
                 " raise it or name a data.source.validation_file"
             )
-        return held_out
 
     def convert(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
         """The examples of a file, each with its row. For collections whose examples take several rows."""
@@ -105,8 +109,8 @@ class PreferenceFiles(DataSource):
         instruction = [(turn.role, turn.content) for turn in example.turns]
         return position("instruction", json.dumps(instruction)) < self.validation_share
 
-    def _read(self, files: dict[str, Path], bad: BadRows) -> list[Example]:
-        examples: list[Example] = []
+    def _read(self, files: dict[str, Path], bad: BadRows) -> Iterator[Example]:
+        number = 0
         place_of: dict[str, str] = {}
         found: set[str] = set()
         for label, path in files.items():
@@ -121,11 +125,11 @@ class PreferenceFiles(DataSource):
                         )
                     place_of[example.id] = row.where
                     found |= row.value.keys()
-                    examples.append(example)
-                if len(examples) == self.max_examples:
-                    return examples
+                    number += 1
+                    yield example
+                if number == self.max_examples:
+                    return
         self._refuse_absent(found, files)
-        return examples
 
     def _refuse_absent(self, found: set[str], files: Mapping[str, Path]) -> None:
         """A misspelt name of an optional column would otherwise leave it out in silence."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,6 +63,11 @@ class BadRows:
         self.counts[reason] += 1
         self.samples.setdefault(reason, problem)
 
+    def add(self, other: BadRows) -> None:
+        """Count what another one counted."""
+        self.counts += other.counts
+        self.samples = other.samples | self.samples
+
     def report(self, part: str) -> None:
         """Log one line per reason."""
         for reason, number in sorted(self.counts.items()):
@@ -75,15 +80,15 @@ class DataSource:
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
 
-    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
-        """Training examples.
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterable[Example]:
+        """Training examples, the same at every call; a stream where there may be many.
 
         Args:
             contrasts: shares of what pairs are to differ in; a source that makes its pairs makes them so.
         """
         raise NotImplementedError
 
-    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> Iterable[Example]:
         """Held-out pairs."""
         raise NotImplementedError
 
@@ -132,18 +137,18 @@ class MiniCollection(DataSource):
 
 
 def check_examples(
-    examples: Sequence[Example], bad: BadRows, *, needs_rejected: bool, taken: Collection[str] = ()
-) -> list[Example]:
-    """The examples that an objective can learn from.
+    examples: Iterable[Example], bad: BadRows, *, needs_rejected: bool, taken: set[str] | None = None
+) -> Iterator[Example]:
+    """The examples that an objective can learn from, one by one.
 
     Args:
-        taken: ids that other examples of the run have.
+        taken: ids that examples of the run have; grows by those of these.
 
     Raises:
-        DataError: no example is left.
+        DataError: no example is left, which is known at the end.
     """
-    good: list[Example] = []
-    ids = set(taken)
+    ids = set() if taken is None else taken
+    before = len(ids)
     for example in examples:
         with bad.row(f"example {example.id!r}"):
             check_example(example)
@@ -155,11 +160,10 @@ def check_examples(
                 # Reference values are kept by id, for training and validation together.
                 raise BadRowError("duplicate_id", "this id occurs twice in training and validation; ids must be unique")
             ids.add(example.id)
-            good.append(example)
-    if not good:
+            yield example
+    if len(ids) == before:
         sample = next(iter(bad.samples.values()), "none was left out")
         raise DataError(f"the data source has no examples; left out: {dict(bad.counts)}, first {sample}")
-    return good
 
 
 def check_example(example: Example) -> None:

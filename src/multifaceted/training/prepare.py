@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
-from multifaceted.data.dataset import counts
-from multifaceted.data.encode import Encoded
+from multifaceted.data.dataset import Part, counts
 from multifaceted.data.source import texts_of
+from multifaceted.data.tokenize import Encoded
 from multifaceted.model.build import ModelSource
 from multifaceted.model.score import Scorer
 from multifaceted.records import Example
@@ -49,7 +50,7 @@ class Prepared:
 
 
 def prepare_data(
-    config: TrainConfig, source: ModelSource, *, check: Callable[[Sequence[Example]], None], is_first: bool = True
+    config: TrainConfig, source: ModelSource, *, check: Callable[[Iterable[Example]], None], is_first: bool = True
 ) -> TokenData:
     """Read the examples and encode them.
 
@@ -61,14 +62,28 @@ def prepare_data(
         DataError: bad rows, or no example is left.
     """
     needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
-    check([*train.examples, *validation.examples])
+    train, validation = config.data.examples(
+        config.mix, config.seed, needs_rejected=needs_rejected, scratch=config.paths.cache
+    )
+    check(chain(train.examples, validation.examples))
     tokenizer = source.load_tokenizer(texts_of(train.examples))
     order, most = stream_seed(config.seed, "views"), config.batch.max_tokens
+
+    def encoded(part: Part, *, with_rejected: bool) -> Encoded:
+        return config.data.encode(
+            part,
+            config.mix,
+            order,
+            tokenizer,
+            max_tokens=most,
+            with_rejected=with_rejected,
+            cache=config.paths.cache,
+        )
+
     data = TokenData(
         tokenizer=tokenizer,
-        train=config.data.encode(train, config.mix, order, tokenizer, max_tokens=most, with_rejected=needs_rejected),
-        held_out=config.data.encode(validation, config.mix, order, tokenizer, max_tokens=most, with_rejected=True),
+        train=encoded(train, with_rejected=needs_rejected),
+        held_out=encoded(validation, with_rejected=True),
     )
     if is_first:
         train.bad.report("training")
@@ -91,7 +106,7 @@ def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ran
 
 
 def prepare(
-    config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[Sequence[Example]], None]
+    config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[Iterable[Example]], None]
 ) -> Prepared:
     """Build everything that a fit needs."""
     data = prepare_data(config, start.source, check=check, is_first=ranks.is_first)
@@ -101,11 +116,11 @@ def prepare(
     scorer = load_scorer(config, start, data.tokenizer, folder, ranks)
     if config.objective.needs_reference:
         arithmetic = config.strategy.arithmetic(ranks, config.precision)
-        trees = [*data.train.trees, *data.held_out.trees]
-        with memory_explained(config, ranks, scorer.model, trees):
-            batches.reference = pairs.reference = reference_logps(
-                scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
-            )
+        for part in (batches, pairs):
+            with memory_explained(config, ranks, scorer.model, part.trees):
+                part.reference = reference_logps(
+                    scorer, part.trees, config.batch, config.paths.cache, ranks, arithmetic
+                )
     module = module_of(config, scorer, batches.num_steps, ranks)
     return Prepared(data=data, module=module, batches=batches, pairs=pairs)
 

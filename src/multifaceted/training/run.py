@@ -6,7 +6,7 @@ import hashlib
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
 
-    def check(examples: Sequence[Example]) -> None:
+    def check(examples: Iterable[Example]) -> None:
         ranks.from_first(lambda: _write_facts(config, start, folder, examples))
 
     with memory_explained(config, ranks):
@@ -111,7 +111,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     return outcome
 
 
-def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Sequence[Example]) -> None:
+def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Iterable[Example]) -> None:
     """Write `run.json`, or check that what the run continues on is what it began with.
 
     Raises:
