@@ -36,7 +36,7 @@ class SynthesizeConfig:
     task: BenchInstructions
     benches: dict[str, Path] = field(default_factory=dict)
     training: list[Path] = field(default_factory=list)
-    training_columns: dict[str, str | None] = field(default_factory=dict)
+    training_columns: dict[str, str | None] | None = None
     on_bad_row: OnBadRow = OnBadRow.RAISE
     into: Path | None = None
     overwrite: bool = False
@@ -45,6 +45,14 @@ class SynthesizeConfig:
         for name in self.benches:
             if name not in self.task.sources:
                 raise ValueError(f"benches.{name} is none of task.sources ({', '.join(self.task.sources)})")
+        try:
+            self.training_data()
+        except ValueError as error:
+            raise ValueError(f"training_{error}") from None
+
+    def training_data(self) -> PreferenceFiles:
+        """What reads the training data."""
+        return PreferenceFiles(train_file=self.training, columns=self.training_columns or {})
 
     @property
     def folder(self) -> Path:
@@ -95,7 +103,7 @@ def _refuse_missing(config: SynthesizeConfig) -> None:
         if not path.as_posix().startswith(HUB) and not path.exists()
     ]
     if problems:
-        raise DataError("; ".join(problems) if len(problems) == 1 else "\n  ".join(["files are missing:", *problems]))
+        raise DataError("\n  ".join(["what is to be read is not there:", *problems]))
 
 
 def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, int]) -> list[Prompt]:
@@ -123,7 +131,7 @@ def _seen(config: SynthesizeConfig, wanted: Collection[str], summary: dict[str, 
 
 def _said_by_users(config: SynthesizeConfig, bad: BadRows) -> Iterator[str]:
     """Every turn of a user in the training data, the first and later ones."""
-    source = PreferenceFiles(train_file=config.training, columns=config.training_columns)
+    source = config.training_data()
     for path in config.training:
         for label, file in files_of(path).items():
             try:
