@@ -128,8 +128,10 @@ def units(layout, rows):
         ("self_instruct", {"instances": []}, "missing_column", "instances holds none"),
         ("multifaceted_bench", {"rubrics": []}, "missing_column", "rubrics holds none"),
         ("multifaceted_bench", {"rubrics": [{"criteria": "?"}]}, "missing_column", "no 'score_descriptions'"),
+        ("bbq", {"label": True}, "wrong_value", "label is True; expected 0 to 2"),
         ("bbq", {"label": 3}, "wrong_value", "label is 3; expected 0 to 2"),
         ("real_toxicity_prompts", {"prompt": {"text": "a", "toxicity": "high"}}, "wrong_type", "toxicity is 'high'"),
+        ("real_toxicity_prompts", {"prompt": {"text": "a", "toxicity": float("nan")}}, "wrong_type", "toxicity is nan"),
         ("crows_pairs", {"sent_less": ""}, "empty_sentence", "sent_less is empty"),
         ("winogender", {"sentid": "baker.1.male"}, "wrong_value", "sentid is 'baker.1.male'; expected <occupation>"),
         ("winogender", {"sentid": "nurse.someone.1.male"}, "no_template", "does not know nurse.someone"),
@@ -163,6 +165,12 @@ def test_a_second_turn_follows_and_is_not_part_of_the_prompt(tmp_path):
     assert prompts[2].messages() == [{"role": "user", "content": "Draw 2 cats."}]
     assert prompts[2].follow_ups == ["And a dog."]
     assert prompts[2].metadata == {"category": "math", "references": ["A cat.", "A dog."]}
+
+
+def test_later_turns_of_arena_hard_follow(tmp_path):
+    row = LAYOUTS["arena_hard_of_2024"](0) | {"turns": [{"content": "Solve it."}, {"content": "Again."}]}
+    (prompt,), _ = read("arena_hard", write_bench(tmp_path, "arena_hard", [row]))
+    assert (prompt.instruction, prompt.follow_ups) == ("Solve it.", ["Again."])
 
 
 def test_toxicity_decides_the_part(tmp_path):
