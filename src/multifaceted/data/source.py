@@ -190,10 +190,14 @@ def check_example(example: Example) -> None:
 
 
 def check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
-    """Refuse what is no text, what is not Unicode and, where that has a reason, what is empty.
+    """Refuse what is no text, or cannot be written as UTF-8.
+
+    Args:
+        name: what the text is, for the message.
+        if_empty: the reason for which an empty one is refused; None where it may be empty.
 
     Raises:
-        BadRowError: names the text.
+        BadRowError: says what it is instead.
     """
     if not isinstance(text, str):
         raise BadRowError("wrong_type", f"{name} is {reprlib.repr(text)}, a {type(text).__name__}; expected a string")
