@@ -19,10 +19,11 @@ MAY_IMPORT = {
     "training": {"data", "model", "objective", "records", "trees", "work"},
     "inference": {"model", "records"},
     "evaluation": {"inference", "data", "model", "mini", "preferences", "records"},
+    "synthesis": {"data", "mini", "preferences", "records"},
     "config": {"records"},
     "tables": {"records"},
     "sweep": {"records", "tables"},
-    "app": {"config", "records", "tables", "training", "evaluation"},
+    "app": {"config", "records", "tables", "training", "evaluation", "synthesis"},
 }
 MAY_USE = {
     "records": set(),
@@ -36,6 +37,7 @@ MAY_USE = {
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "tqdm"},
     "evaluation": {"numpy"},
+    "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.records import FAILURE, LOG, VERSION, write_json
-from multifaceted.tables import plan_table, score_table, summary_table
+from multifaceted.tables import plan_table, score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
     from multifaceted.evaluation.run import EvalConfig
@@ -143,6 +143,21 @@ def evaluate(config: DictConfig) -> int:
     return _guarded(stage)
 
 
+def synthesize(config: DictConfig) -> int:
+    """`synthesize.py`: returns the exit code."""
+    from multifaceted.synthesis.run import SynthesizeConfig, run
+
+    def stage() -> int:
+        typed = build(config, SynthesizeConfig)
+        _log_to(None)
+        summary = run(typed)
+        print(sources_table(summary, typed.task.sources))
+        print(f"\n{summary['chosen']} instructions and their counts are in {_relative(typed.folder)}")
+        return OK
+
+    return _guarded(stage)
+
+
 def _evaluate(config: EvalConfig) -> int:
     from multifaceted.evaluation.run import run
 
@@ -214,9 +229,10 @@ class RunLog(logging.FileHandler):
 def _log_to(folder: Path | None) -> None:
     """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
-    from transformers.utils.logging import disable_progress_bar
+    if "transformers" in sys.modules:  # an app that has not imported it by now does not use it
+        from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+        disable_progress_bar()
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None:

@@ -28,6 +28,7 @@ PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
+INSTRUCTIONS = "instructions.jsonl"
 
 WITHOUT_MEANING = (
     "overwrite",
@@ -89,18 +90,32 @@ def messages_of(system: str | None, turns: Iterable[Turn]) -> list[dict[str, str
 
 @dataclass(kw_only=True, slots=True)
 class Prompt:
-    """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model."""
+    """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model.
+
+    `follow_ups` is what the user says after each answer: MT-Bench's second turn.
+    """
 
     id: str
     split: str
     system: str | None
     instruction: str
+    follow_ups: list[str] = field(default_factory=list)
     preferences: list[StatedPreference] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def messages(self) -> list[dict[str, str]]:
-        """The conversation in the form every chat template takes."""
+        """The conversation up to the first answer, in the form every chat template takes."""
         return messages_of(self.system, [Turn(role="user", content=self.instruction)])
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchInstruction:
+    """An instruction of which bench prompts are to be made, and the public bench it is from."""
+
+    source: str
+    id: str
+    instruction: str
+    version: int = VERSION
 
 
 @dataclass(kw_only=True, slots=True)

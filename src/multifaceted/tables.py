@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multifaceted.records import Estimate, Scores
@@ -44,6 +44,20 @@ def score_table(scores: Scores) -> str:
     controls = [["control", "value"]]
     controls += [[k, interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
     return "\n" + "\n\n".join(format_table(table) for table in (rows, by_dimension, controls))
+
+
+def sources_table(summary: Mapping[str, int], sources: Sequence[str]) -> str:
+    """A row for each source: how many were read, and what became of them by reason; below, what they share."""
+    counts = {source: _below(summary, source) for source in sources}
+    reasons = list(dict.fromkeys(reason for row in counts.values() for reason in row))
+    rows = [["source", *(reason.replace("_", " ") for reason in reasons)]]
+    rows += [[source, *(str(row.get(reason, 0)) for reason in reasons)] for source, row in counts.items()]
+    others = [[key, str(value)] for key, value in summary.items() if value and key.startswith(("training/", "shared/"))]
+    return "\n" + "\n\n".join(format_table(table) for table in (rows, others) if table)
+
+
+def _below(summary: Mapping[str, int], name: str) -> dict[str, int]:
+    return {key.removeprefix(f"{name}/"): value for key, value in summary.items() if key.startswith(f"{name}/")}
 
 
 def interval(estimate: Estimate | None) -> str:

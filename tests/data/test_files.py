@@ -115,3 +115,60 @@ def test_a_folder_means_its_data_files(tmp_path):
 def test_a_data_set_that_cannot_be_had_is_named():
     with pytest.raises(DataError, match=r"the hub's data set someone/nothing cannot be had: .*Or name files you have"):
         files_of(Path("hf://datasets/someone/nothing@main"))
+
+
+TABLES = {"rows.csv": 'prompt,note\n"Say ""hi"",\nthen go.",\n"",x\n', "rows.tsv": 'prompt\tnote\n"hi\t\n\tx\n'}
+TEXTS = {"rows.csv": 'Say "hi",\nthen go.', "rows.tsv": '"hi'}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables_of_text_have_names_in_their_first_line(tmp_path, name, packed):
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    content = b"\xef\xbb\xbf" + TABLES[name].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    rows, _ = read(path)
+    assert [value for _, value in rows] == [{"prompt": TEXTS[name], "note": ""}, {"prompt": "", "note": "x"}]
+    assert [number for number, _ in rows] == ([3, 4] if name == "rows.csv" else [2, 3]), "the line where a row ends"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "message"),
+    [
+        (b"a,b,c", "wrong_width", "rows.csv, line 3: 3 cells for the 2 columns of the first line"),
+        (b"a", "wrong_width", "1 cells for the 2 columns"),
+        ("naïve,b".encode("latin-1"), "wrong_encoding", "line 3: byte 0xef is not UTF-8"),
+    ],
+)
+def test_a_line_of_a_table_that_cannot_be_read_is_named_or_counted(tmp_path, line, reason, message):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"prompt,note\na,b\n" + line + b"\n\nc,d\n")
+    with pytest.raises(DataError, match=message):
+        read(path)
+    rows, bad = read(path, OnBadRow.DROP)
+    assert [value["prompt"] for _, value in rows] == ["a", "c"] and bad.counts == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'prompt,note\n"a,b\nc,d\n', "rows.csv, line 3: unexpected end of data; mend it"),
+        (b"prompt,prompt\na,b\n", "rows.csv: the first line names a column twice: prompt, prompt"),
+    ],
+)
+@pytest.mark.parametrize("policy", OnBadRow)
+def test_a_table_that_cannot_be_told_into_rows_is_an_error(tmp_path, content, message, policy):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "rows.csv", policy)
+
+
+def test_an_object_holds_rows_only_where_that_is_expected(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({f"key_{place}": row for place, row in enumerate(ROWS)}))
+    with pytest.raises(DataError, match="the top level is a dict with the keys key_0, key_1; expected a list"):
+        read(path)
+    rows = list(read_rows(path, BadRows(), keyed=True))
+    assert [row.value for row in rows] == ROWS and rows[1].where == f"{path}, key 'key_1'"
+    path.write_text(json.dumps(ROWS))
+    assert [row.value for row in read_rows(path, BadRows(), keyed=True)] == ROWS

@@ -1,8 +1,12 @@
-"""Rows of JSON Lines, JSON and Parquet files, the text ones gzipped or not; told apart by their content."""
+"""Rows of JSON Lines, JSON, Parquet, CSV and TSV files, the text ones gzipped or not.
+
+Content tells formats apart; only CSV and TSV, which no content gives away, go by their suffix.
+"""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -24,6 +28,17 @@ DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz"]
 DESCRIPTION = "dataset_info*.json"
 """What older data sets of the hub say about themselves."""
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
+
+
+class _Csv(csv.excel):
+    strict = True
+
+
+class _Tsv(csv.excel_tab):
+    quoting = csv.QUOTE_NONE  # quotation marks are letters like others
+
+
+DIALECTS: dict[str, type[csv.Dialect]] = {".csv": _Csv, ".tsv": _Tsv}
 
 
 class Row(NamedTuple):
@@ -78,8 +93,11 @@ def files_of(path: Path) -> dict[str, Path]:
     return found
 
 
-def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
+def read_rows(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
     """Read a file row by row. `bad` takes the rows that cannot be read.
+
+    Args:
+        keyed: whether a JSON document that is an object holds rows, by their names.
 
     Raises:
         DataError: the file is missing, truncated or of another format.
@@ -93,7 +111,7 @@ def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
             yield from _table_rows(path, bad)
             return
         with gzip.open(path) if magic.startswith(GZIP) else path.open("rb") as text:
-            yield from _text_rows(text, path, bad)
+            yield from _text_rows(text, path, bad, keyed=keyed)
     except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from error
 
@@ -115,7 +133,11 @@ def _cells(row: pa.RecordBatch) -> Any:
         raise _wrong_encoding(error) from None
 
 
-def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows) -> Iterator[Row]:
+def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows, *, keyed: bool) -> Iterator[Row]:
+    for suffix, dialect in DIALECTS.items():
+        if suffix in path.suffixes:
+            yield from _delimited_rows(stream, path, bad, dialect)
+            return
     lines: Iterable[bytes] = stream
     if stream.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, value in enumerate(_list(stream.read(), path), start=1):
@@ -123,7 +145,12 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
         return
     if ".json" in path.suffixes:  # JSON Lines under that name are common
         content = stream.read()
-        _refuse_document(content, path)
+        document = _document(content)
+        if keyed and isinstance(document, dict):
+            for number, (key, value) in enumerate(document.items(), start=1):
+                yield Row(number, f"{path}, key {key!r}", value)
+            return
+        _refuse_document(document, path)
         lines = io.BytesIO(content)
     for number, line in enumerate(lines, start=1):
         if line.isspace():
@@ -131,6 +158,37 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
         where = f"{path}, line {number}"
         with bad.row(where):
             yield Row(number, where, _parse(line))
+
+
+def _delimited_rows(
+    stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows, dialect: type[csv.Dialect]
+) -> Iterator[Row]:
+    """Rows below a line of names; every cell is a text."""
+    # A byte that is not UTF-8 becomes half of a character, so that it spoils its own row only.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = csv.reader(text, dialect)
+    try:
+        names = next(lines, [])
+        if len({*names}) < len(names):
+            raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}; name each once")
+        for cells in lines:
+            if not cells:
+                continue
+            where = f"{path}, line {lines.line_num}"
+            with bad.row(where):
+                yield Row(lines.line_num, where, _by_name(names, cells))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {lines.line_num}: {error}; mend it") from error
+
+
+def _by_name(names: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise BadRowError("wrong_width", f"{len(cells)} cells for the {len(names)} columns of the first line")
+    try:
+        "".join(cells).encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(error) from None
+    return dict(zip(names, cells, strict=True))
 
 
 def _parse(text: bytes) -> Any:
@@ -155,11 +213,17 @@ def _list(content: bytes, path: Path) -> list[Any]:
         raise DataError(f"{path}: the list is not JSON ({error}); mend it") from error
 
 
-def _refuse_document(content: bytes, path: Path) -> None:
-    """Refuse one JSON value that is no list; several values are JSON Lines."""
+def _document(content: bytes) -> Any:
+    """The one JSON value of a file; None where it holds several, as JSON Lines does, or none that can be read."""
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
+        return None
+
+
+def _refuse_document(value: Any, path: Path) -> None:
+    """Refuse one JSON value that is no list."""
+    if value is None:
         return
     keys = f" with the keys {', '.join(value)}" if isinstance(value, dict) else ""
     raise DataError(

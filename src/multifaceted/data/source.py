@@ -43,6 +43,8 @@ class BadRows:
     """The one place through which every bad row passes: it stops the run or is left out and counted."""
 
     policy: OnBadRow = OnBadRow.RAISE
+    option: str = "data.on_bad_row"
+    """The setting that chooses the policy, for messages."""
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
@@ -54,7 +56,7 @@ class BadRows:
             yield
         except BadRowError as error:
             if self.policy is OnBadRow.RAISE:
-                raise DataError(f"{where}: {error} (or leave out and count such rows: data.on_bad_row=drop)") from None
+                raise DataError(f"{where}: {error} (or leave out and count such rows: {self.option}=drop)") from None
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
 
@@ -175,11 +177,11 @@ def check_example(example: Example) -> None:
     """
     responses = [("chosen", example.chosen), *(("rejected", text) for text in example.rejected)]
     for name, text in responses:
-        _check_text(name, text, if_empty="empty_response")
+        check_text(name, text, if_empty="empty_response")
     for turn in example.turns:
-        _check_text("turns", turn.content, if_empty="empty_turn")
+        check_text("turns", turn.content, if_empty="empty_turn")
     if example.system is not None:
-        _check_text("system", example.system)
+        check_text("system", example.system)
     roles = [turn.role for turn in example.turns]
     if roles[-1:] != ["user"]:
         raise BadRowError("no_user_turn", "the last turn must be the user's")
@@ -191,7 +193,16 @@ def check_example(example: Example) -> None:
         raise BadRowError("equal_responses", "chosen and rejected are the same text; such a pair teaches nothing")
 
 
-def _check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+def check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+    """Refuse what is no text, or cannot be written as UTF-8.
+
+    Args:
+        name: what the text is, for the message.
+        if_empty: the reason for which an empty one is refused; None where it may be empty.
+
+    Raises:
+        BadRowError: says what it is instead.
+    """
     if not isinstance(text, str):
         raise BadRowError("wrong_type", f"{name} is {reprlib.repr(text)}, a {type(text).__name__}; expected a string")
     if if_empty and not text.strip():
