@@ -12,7 +12,7 @@ from multifaceted.data.blend import thin
 from multifaceted.data.encode import Encoded, Overlong, encode
 from multifaceted.data.mix import Mix, show
 from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
-from multifaceted.data.template import set_template
+from multifaceted.data.template import refuse_lost_system, set_template
 from multifaceted.records import Example
 
 
@@ -88,11 +88,14 @@ class Data:
 
         Raises:
             DataError: no example is left.
+            ValueError: tokenizer and template do not fit, or the template has no place for a system message.
         """
         set_template(tokenizer, self.template)
 
         def in_views(examples: Sequence[Example], views: Mapping[str, str]) -> Encoded:
             shown = [show(example, views[example.id], self.source) for example in examples]
+            if any(example.system for example in shown):
+                refuse_lost_system(tokenizer, self.template)
             return encode(
                 shown,
                 tokenizer,

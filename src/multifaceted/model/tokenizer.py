@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -45,3 +45,10 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     raise ValueError(
         "the tokenizer has neither a padding token nor an unknown token besides EOS; set tokenizer.pad_token"
     )
+
+
+def ends_of_turn(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: EOS, and what else the model's generation config names, such as Qwen's two."""
+    named = model.generation_config.eos_token_id if model.can_generate() else None
+    others = named if isinstance(named, list) else [named]
+    return [end for end in dict.fromkeys([tokenizer.eos_token_id, *others]) if end is not None]
