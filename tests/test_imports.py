@@ -32,7 +32,7 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "tokenizers", "jinja2", "numpy", "pyarrow", "huggingface_hub"},
+    "data": {"torch", "transformers", "jinja2", "numpy", "pyarrow", "huggingface_hub"},
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
     "evaluation": {"numpy"},

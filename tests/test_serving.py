@@ -22,6 +22,8 @@ from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Example, Prompt, Turn
 from tests.chats import END, FAMILIES, tokenizer_of
 
+pytestmark = pytest.mark.slow
+
 TRAINED = [
     ("Be brief.", ["What is rain?"], "Water.\n\n- It falls."),
     ("Be kind.", ["What is rain?"], "Water, dear. It's 2 parts H."),
@@ -167,7 +169,6 @@ def server(tmp_path_factory):
         running.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_a_server_is_given_the_tokens_of_training(policies, server, template):
     folder = policies / template
@@ -182,7 +183,6 @@ def test_a_server_is_given_the_tokens_of_training(policies, server, template):
         assert choice["finish_reason"] == "stop"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_a_server_answers_as_the_engine_does(policies, server, template):
     """Also where nothing was learnt: a prompt that training never had."""
@@ -197,7 +197,6 @@ def test_a_server_answers_as_the_engine_does(policies, server, template):
         assert (reply["finish_reason"] == "stop") == response.finished
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_a_servers_own_answer_sent_back_gives_the_tokens_of_training(policies, server, template):
     """As does one with the blank that Janus's and Mistral's forms write before it, which vLLM returns."""
@@ -210,7 +209,6 @@ def test_a_servers_own_answer_sent_back_gives_the_tokens_of_training(policies, s
         assert server.chat(policies / template, [*begun, *turns])["choices"][0]["message"]["content"] == last
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_rendered_text_sent_as_text_gets_a_second_bos(policies, server, template):
     """Why docs/serving.md says to use /v1/chat/completions: the other endpoint tokenizes as `tokenizer(text)` does."""

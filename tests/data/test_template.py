@@ -268,7 +268,7 @@ def test_unknown_templates_are_refused(tokenizer):
 
 @pytest.mark.parametrize("template", ["chatml", "llama3", "gemma"])
 def test_a_tokenizer_that_splits_a_marker_is_refused(tokenizer, template):
-    with pytest.raises(ValueError, match=rf"data.template={template}: .*<.*no special token.*choose another of"):
+    with pytest.raises(ValueError, match=rf"data.template={template}: .*no special token <.*choose another of"):
         set_template(tokenizer, template)
     assert tokenizer.chat_template is None
     tokenizer.add_tokens([FAMILIES[template].markers[0]], special_tokens=False)
@@ -326,6 +326,20 @@ def test_a_template_without_a_place_for_the_system_message_is_refused(refusal, p
 @pytest.mark.parametrize("template", sorted(EXPECTED))
 def test_the_templates_that_ship_have_a_place_for_the_system_message(pairs, template):
     refuse_lost_system(pairs[template][0], template)
+
+
+def test_what_does_not_fit_is_refused_before_training(trained, tiny_run, tmp_path):
+    with pytest.raises(ValueError, match=r"template=chatml: the tokenizer has no special token <\|im_start\|>"):
+        trained("sft", "data.template=chatml", folder=tmp_path / "chatml")
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    text = (policy / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    (policy / "chat_template.jinja").write_text(refusal + text)
+    with pytest.raises(ValueError, match=r"template=own: the template refuses a system message \(no system role\)"):
+        trained("sft", f"start={policy}", "data.template=own", folder=tmp_path / "own")
+    assert not [*tmp_path.glob("*/checkpoints/*")]
+    trained("sft", f"start={policy}", "data.template=own", "mix=none", "max_steps=1", folder=tmp_path / "none")
+    assert (tmp_path / "none" / "policy" / "chat_template.jinja").read_text() == refusal + text
 
 
 def test_an_example_that_the_template_refuses_is_a_bad_row():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateError
-from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.records import Example, messages_of
@@ -48,7 +47,6 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise ValueError(
             f"data.template={name}: the template cannot show a question and its answer ({error}); {_another(name)}"
         ) from error
-    _hide_blank(tokenizer)
 
 
 def refuse_lost_system(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -108,8 +106,8 @@ def _shipped(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     missing = [marker for marker in dict.fromkeys(MARKER.findall(template)) if marker not in specials]
     if missing:
         raise ValueError(
-            f"data.template={name}: {', '.join(missing)} is no special token of the tokenizer, which would spell it in"
-            f" pieces; {_another(name)}, or start from a model whose tokenizer has it"
+            f"data.template={name}: the tokenizer has no special token {', '.join(missing)} and would read it as plain"
+            f" text; {_another(name)}, or start from a model whose tokenizer has it"
         )
     if "eos_token" in template and tokenizer.eos_token is None:
         raise ValueError(f"data.template={name} ends an answer with the tokenizer's EOS, and it has none; set one")
@@ -128,18 +126,6 @@ def _end_answers(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         )
     if tokenizer.eos_token_id not in found:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(found[0])
-
-
-def _hide_blank(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Where the template writes a blank before an answer, have the tokenizer decode an answer without it.
-
-    SentencePiece tokenizers do so, byte-level ones do not: every server would return what no answer in training had.
-    """
-    prompt, answered = render_prompts(tokenizer, [_trial()])[0], render_answered(tokenizer, [_trial()], [ANSWER])[0]
-    answer = tokenizer(answered.removeprefix(prompt), add_special_tokens=False)["input_ids"]
-    if tokenizer.is_fast and tokenizer.decode(answer).startswith(" "):
-        backend = tokenizer.backend_tokenizer
-        backend.decoder = decoders.Sequence([backend.decoder, decoders.Strip(content=" ", left=1, right=0)])
 
 
 def _trial(system: str | None = None) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from multifaceted.model.folder import check_model_folder, refuse_reward_model
-from multifaceted.model.tokenizer import ends_of_turn, padding_id
+from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
 from multifaceted.records import Prompt, Response
 
 
@@ -86,6 +86,7 @@ class PolicyEngine:
         tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(policy))
         if not tokenizer.chat_template:
             raise EngineError(f"{policy} has no chat template, so there is no telling how to put a prompt to it")
+        hide_blank(tokenizer)
         model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True))
         model = cast(PreTrainedModel, model.to(device).eval())
         encoded = self._encode(tokenizer, model, prompts)

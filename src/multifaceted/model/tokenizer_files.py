@@ -7,6 +7,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from multifaceted.model.tokenizer import hide_blank
+
 CONFIG = "tokenizer_config.json"
 TRIAL = "In 2024, it's 12,345  words:\n\n\tdon't stop.\n"
 """Text in which tokenizers differ: digits, contractions, runs of blanks."""
@@ -19,9 +21,12 @@ class TokenizerFilesError(ValueError):
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer with its chat template into a model's folder, and check what is read back.
 
+    Answers are decoded without the blank that some templates write before them.
+
     Raises:
         TokenizerFilesError: whoever loads the folder would get other tokens than training had.
     """
+    hide_blank(tokenizer)
     tokenizer.save_pretrained(folder)
     if tokenizer.is_fast:
         _name_what_all_know(folder / CONFIG)
