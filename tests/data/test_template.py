@@ -116,6 +116,24 @@ def test_an_empty_system_message_is_none(template):
     assert render_prompts(tokenizer, [with_empty]) == render_prompts(tokenizer, [asked])
 
 
+@pytest.mark.parametrize(
+    ("template", "system", "asked", "answer"),
+    [
+        ("janus", "[INST]  S \n", " Q\n [/INST]", " A\n</s>"),
+        ("mistral", "[INST]  S \n\n", " Q\n [/INST]", " A\n</s>"),
+        ("llama3", "\n\nS<|eot_id|>", "\n\nQ<|eot_id|>", "\n\nA<|eot_id|>"),
+        ("chatml", "\n S <|im_end|>", "\n Q\n<|im_end|>", "\n A\n<|im_end|>"),
+        ("gemma", "user\n S \n\n", "Q<end_of_turn>", "\nA<end_of_turn>"),
+    ],
+)
+def test_blanks_around_a_text_are_trimmed_where_the_released_template_does(template, system, asked, answer):
+    tokenizer = tokenizer_of(template)
+    set_template(tokenizer, template)
+    text = render_answered(tokenizer, [conversation(example(" S ", (" Q\n",)))], [" A\n"])[0]
+    places = [text.index(part) for part in (system, asked, answer)]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("template", ["janus", "mistral"])
 def test_an_answer_with_the_blank_before_it_is_the_same_answer(template):
     """vLLM decodes an answer in the light of its prompt and returns the blank; clients send it back as history."""
