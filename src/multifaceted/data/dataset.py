@@ -15,7 +15,7 @@ from multifaceted.data.encode import encode
 from multifaceted.data.mix import Mix, Shown
 from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
 from multifaceted.data.stored import select, store
-from multifaceted.data.template import set_template
+from multifaceted.data.template import refuse_lost_system, set_template
 from multifaceted.data.tokenize import Encoded, Overlong
 from multifaceted.records import Example
 
@@ -104,12 +104,16 @@ class Data:
 
         Raises:
             DataError: no example is left.
+            ValueError: tokenizer and template do not fit, or the template has no place for a system message.
         """
         set_template(tokenizer, self.template)
 
         def in_views(examples: Sequence[Example], views: Mapping[str, str]) -> Encoded:
+            shown = Shown(examples, views, self.source)
+            if any(example.system for example in shown):
+                refuse_lost_system(tokenizer, self.template)
             return encode(
-                Shown(examples, views, self.source),
+                shown,
                 tokenizer,
                 max_length=self.max_length,
                 max_tokens=max_tokens,

@@ -55,7 +55,7 @@ def encode(
         max_length: most tokens of one path, BOS and EOS included.
         max_tokens: most tokens of a tree: what a row holds.
         with_rejected: whether rejected responses become branches.
-        bad: takes an example whose text spells a special token, or where prompt and response share a token.
+        bad: takes an example that has no tokens of its own; see `tokenize`.
         cache: where token trees are kept, by the content of examples, tokenizer, template and limits. They are read
             from there, memory-mapped. One that cannot be read or written is said, and the trees stay in memory.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.source import BadRowError, BadRows
-from multifaceted.data.template import conversation, render_answered, render_prompts
+from multifaceted.data.template import conversation, render_answered, render_prompts, special_tokens
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree, as_tokens
 
@@ -100,7 +102,8 @@ def tokenize(
 
     Args:
         with_rejected: whether rejected responses become branches.
-        bad: takes an example whose text spells a special token, or where prompt and response share a token.
+        bad: takes an example whose text spells a special token, that the template refuses or shows with equal
+            responses, or where prompt and response share a token.
     """
     trees: list[TokenTree] = []
     result = Encoded(trees=trees)
@@ -110,9 +113,10 @@ def tokenize(
     # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
     # nothing, and tokenizing it all can take minutes.
     most = limits.max_length * max(map(len, tokenizer.get_vocab()))
-    for example, prompt, paths in _tokens(clean, tokenizer, most, with_rejected=with_rejected):
+    for example, prompt, paths in _tokens(clean, tokenizer, most, bad, with_rejected=with_rejected):
         with bad.row(f"example {example.id!r}"):
             branches = limits.apply(prompt, [_branch(prompt, path) for path in paths], result)
+            _refuse_equal(branches)
             if branches:
                 trees.append(
                     TokenTree(
@@ -128,24 +132,38 @@ def tokenize(
 
 
 def _tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, most: int, *, with_rejected: bool
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, most: int, bad: BadRows, *, with_rejected: bool
 ) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
     """Each example with the tokens of its prompt, and of the prompt with each answer.
 
     Args:
         most: characters after which a text is cut.
     """
-    messages = [[m | {"content": m["content"][:most]} for m in conversation(example)] for example in examples]
-    answers = [[answer[:most] for answer in (e.chosen, *(e.rejected if with_rejected else ()))] for e in examples]
-    prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
-    asked = [m for m, row in zip(messages, answers, strict=True) for _ in row]
-    paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
-    for example, prompt, row in zip(examples, prompts, answers, strict=True):
-        yield example, prompt, [next(paths) for _ in row]
+    shown: list[tuple[Example, str, list[str]]] = []
+    for example in examples:
+        answers = [example.chosen, *(example.rejected if with_rejected else ())]
+        with bad.row(f"example {example.id!r}"):
+            shown.append((example, *_rendered(tokenizer, conversation(example), answers, most)))
+    ids = iter(_token_ids(tokenizer, [text for _, prompt, paths in shown for text in (prompt, *paths)]))
+    for example, _, paths in shown:
+        yield example, next(ids), [next(ids) for _ in paths]
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answers: list[str], most: int
+) -> tuple[str, list[str]]:
+    """The bytes of a prompt, and of the prompt with each answer; texts are cut after `most` characters."""
+    short = [message | {"content": message["content"][:most]} for message in messages]
+    try:
+        prompt = render_prompts(tokenizer, [short])[0]
+        return prompt, render_answered(tokenizer, [short] * len(answers), [answer[:most] for answer in answers])
+    except TemplateError as error:
+        raise BadRowError("template_refuses", f"the chat template cannot show it: {error}") from None
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    # Without special tokens: the template has written BOS already, where there is one.
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return ids
 
 
@@ -159,6 +177,13 @@ def _branch(prompt: list[int], path: list[int]) -> list[int]:
     return path[len(prompt) :]
 
 
+def _refuse_equal(branches: list[list[int]]) -> None:
+    if any(branch == branches[0] for branch in branches[1:]):
+        raise BadRowError(
+            "equal_responses", "chosen and rejected are the same under the template, which may trim blanks around them"
+        )
+
+
 def _texts(example: Example) -> list[str]:
     return [*(message["content"] for message in conversation(example)), example.chosen, *example.rejected]
 
@@ -166,16 +191,17 @@ def _texts(example: Example) -> list[str]:
 def _without_special_tokens(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, bad: BadRows
 ) -> list[Example]:
-    specials = [token for token in tokenizer.all_special_tokens if token]
+    longest_first = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, longest_first)))
     clean: list[Example] = []
     for example in examples:
         with bad.row(f"example {example.id!r}"):
-            for token in specials:
-                if any(token in text for text in _texts(example)):
-                    raise BadRowError(
-                        "special_token",
-                        f"its text spells the special token {token!r}, which would begin or end a turn; remove or"
-                        " escape it",
-                    )
+            found = next(filter(None, map(special.search, _texts(example))), None)
+            if found:
+                raise BadRowError(
+                    "special_token",
+                    f"its text spells the special token {found[0]!r}, which would begin or end a turn; remove or"
+                    " escape it",
+                )
             clean.append(example)
     return clean
