@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "config": {"records"},
     "tables": {"records"},
     "sweep": {"records", "tables"},
-    "app": {"config", "records", "tables", "training", "evaluation"},
+    "dry_run": {"records", "tables", "training"},
+    "app": {"config", "dry_run", "records", "tables", "training", "evaluation"},
 }
 MAY_USE = {
     "records": set(),
@@ -32,13 +33,14 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub", "tqdm"},
+    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub", "tqdm", "matplotlib"},
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "tqdm"},
     "evaluation": {"numpy"},
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},
+    "dry_run": set(),
     "app": {"hydra", "omegaconf", "transformers"},
 }
 """Beside the standard library."""

@@ -28,6 +28,9 @@ PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
+PREVIEW = "preview"
+REPORT = "report.json"
+LENGTHS = "lengths.png"
 
 WITHOUT_MEANING = (
     "overwrite",
@@ -36,6 +39,7 @@ WITHOUT_MEANING = (
     "strategy",
     "checkpoint",
     "plan",
+    "preview",
     "activation_checkpointing",
     "compile",
     "projection",

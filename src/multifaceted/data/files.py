@@ -79,7 +79,7 @@ def files_of(path: Path) -> dict[str, Path]:
 
 
 def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
-    """Read a file row by row. `bad` takes the rows that cannot be read.
+    """Read a file row by row. `bad` counts the rows, and takes those that cannot be read.
 
     Raises:
         DataError: the file is missing, truncated or of another format.
@@ -104,6 +104,7 @@ def _table_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         for place in range(batch.num_rows):
             number += 1
             where = f"{path}, row {number}"
+            bad.read += 1
             with bad.row(where):
                 yield Row(number, where, _cells(batch.slice(place, 1)))
 
@@ -119,6 +120,7 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
     lines: Iterable[bytes] = stream
     if stream.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, value in enumerate(_list(stream.read(), path), start=1):
+            bad.read += 1
             yield Row(number, f"{path}, row {number}", value)
         return
     if ".json" in path.suffixes:  # JSON Lines under that name are common
@@ -129,6 +131,7 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
         if line.isspace():
             continue
         where = f"{path}, line {number}"
+        bad.read += 1
         with bad.row(where):
             yield Row(number, where, _parse(line))
 
