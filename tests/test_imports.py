@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "config": {"records"},
     "tables": {"records"},
     "sweep": {"records", "tables"},
-    "app": {"config", "records", "tables", "training", "evaluation", "synthesis"},
+    "dry_run": {"records", "tables", "training"},
+    "app": {"config", "dry_run", "records", "tables", "training", "evaluation", "synthesis"},
 }
 MAY_USE = {
     "records": set(),
@@ -33,7 +34,7 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "jinja2", "numpy", "pyarrow", "huggingface_hub", "tqdm"},
+    "data": {"torch", "transformers", "jinja2", "numpy", "pyarrow", "huggingface_hub", "tqdm", "matplotlib"},
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
     "evaluation": {"numpy"},
@@ -41,6 +42,7 @@ MAY_USE = {
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},
+    "dry_run": set(),
     "app": {"hydra", "omegaconf", "transformers"},
 }
 """Beside the standard library."""

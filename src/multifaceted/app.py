@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
-from multifaceted.records import FAILURE, LOG, VERSION, write_json
-from multifaceted.tables import plan_table, score_table, sources_table, summary_table
+from multifaceted.dry_run import show_plan, show_preview
+from multifaceted.records import FAILURE, LOG, PREVIEW, VERSION, write_json
+from multifaceted.tables import score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
     from multifaceted.evaluation.run import EvalConfig
@@ -49,8 +50,8 @@ def train(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, TrainConfig)
-        if typed.plan.enabled:
-            return _plan(typed)
+        if typed.plan.enabled or typed.preview is not None:
+            return _look(typed)
         folder = _run_folder(typed.paths.outputs)
         if _in_sweep():
             (folder / FAILURE).unlink(missing_ok=True)
@@ -67,15 +68,13 @@ def train(config: DictConfig) -> int:
     return _guarded(stage)
 
 
-def _plan(config: TrainConfig) -> int:
-    """Print what a run would need; one that cannot fit is refused."""
-    from multifaceted.training.plan import plan
-
+def _look(config: TrainConfig) -> int:
+    """Show what there is to say about a run before it is trained."""
     _log_to(None)
-    planned = plan(config)
-    print(plan_table(planned.sections))
-    if planned.refusal is not None:
-        raise ValueError(planned.refusal)
+    if config.plan.enabled:
+        show_plan(config)
+    if config.preview is not None:
+        show_preview(config, config.paths.outputs / PREVIEW / run_name(list(HydraConfig.get().overrides.task)))
     return OK
 
 

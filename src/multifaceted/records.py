@@ -29,6 +29,9 @@ RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
 INSTRUCTIONS = "instructions.jsonl"
+PREVIEW = "preview"
+REPORT = "report.json"
+LENGTHS = "lengths.png"
 
 WITHOUT_MEANING = (
     "overwrite",
@@ -37,6 +40,7 @@ WITHOUT_MEANING = (
     "strategy",
     "checkpoint",
     "plan",
+    "preview",
     "activation_checkpointing",
     "compile",
     "projection",

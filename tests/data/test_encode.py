@@ -129,6 +129,17 @@ def test_a_damaged_cache_is_said_and_made_anew(fault, expected, tokenizer, tmp_p
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected and not caplog.text
 
 
+def test_what_was_kept_beside_bad_rows_does_not_let_them_pass(expected, tokenizer, tmp_path, counted):
+    assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
+    with pytest.raises(DataError, match=r"example '7': .*special token '</s>'"):
+        encoded(EXAMPLES, tokenizer, cache=tmp_path, policy=OnBadRow.RAISE)
+    good = [example for example in EXAMPLES if example.id != "7"]
+    fresh = encoded(good, tokenizer, cache=tmp_path)
+    before = counted["calls"]
+    assert encoded(good, tokenizer, cache=tmp_path, policy=OnBadRow.RAISE) == fresh
+    assert counted["calls"] == before, "what has no bad rows serves either policy"
+
+
 def test_a_cache_that_cannot_be_written_is_said(expected, tokenizer, tmp_path, caplog):
     (tmp_path / "tokens").write_text("a file where the folder goes")
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected

@@ -36,6 +36,11 @@ class Blend(DataSource):
             raise ValueError(f"num_examples is {self.num_examples}; it must be at least 1")
         shares_of("weights", self.weights)
 
+    @property
+    def joins_rows(self) -> bool:
+        """Whether one of its sources does."""
+        return any(source.joins_rows for source in self.sources.values())
+
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
         """Draw from every source its share; each is read twice, because what is drawn depends on all its ids.
 
@@ -54,6 +59,7 @@ class Blend(DataSource):
                     f"data.source.sources.{name} has {count} examples, and its share of {self.num_examples} is"
                     f" {number}; set data.source.num_examples to at most {int(count / shares[name])}"
                 )
+            bad.unused += count - number
             drawn = {index for _, index in heapq.nsmallest(number, places)}
             again = source.train(seed, BadRows(policy=OnBadRow.DROP), contrasts)
             yield from (_named(example, name) for index, example in enumerate(again) if index in drawn)

@@ -129,6 +129,8 @@ def _kept(folder: Path, bad: BadRows) -> Encoded | None:
         trees = StoredTrees(folder / TREES)
         if len(trees) != counts["trees"]:
             raise RecordError(f"it holds {len(trees)} trees of {counts['trees']}")
+        if counts["bad"] and bad.policy is OnBadRow.RAISE:
+            return None  # they were counted, and stop this run when they are found again
         bad.add(BadRows(counts=Counter(counts["bad"]), samples=dict(counts["bad_samples"])))
         return Encoded(trees=trees, dropped=Counter(counts["dropped"]), cut=Counter(counts["cut"]))
     except (RecordError, OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -148,7 +150,7 @@ def _not_empty(result: Encoded, work: _Work, examples: Sequence[Example], bad: B
 
 def _key(work: _Work, examples: Iterable[Example]) -> str:
     """A hash of all that decides what the tokens are."""
-    limits = {**asdict(work.limits), "with_rejected": work.with_rejected, "on_bad_row": work.policy}
+    limits = {**asdict(work.limits), "with_rejected": work.with_rejected}
     versions = {name: version(name) for name in ("transformers", "tokenizers")}
     digest = hashlib.sha256(json.dumps([FORM, versions, limits]).encode())
     with tempfile.TemporaryDirectory() as name:

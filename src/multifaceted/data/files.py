@@ -94,7 +94,7 @@ def files_of(path: Path) -> dict[str, Path]:
 
 
 def read_rows(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
-    """Read a file row by row. `bad` takes the rows that cannot be read.
+    """Read a file row by row. `bad` counts the rows, and takes those that cannot be read.
 
     Args:
         keyed: whether a JSON document that is an object holds rows, by their names.
@@ -122,6 +122,7 @@ def _table_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         for place in range(batch.num_rows):
             number += 1
             where = f"{path}, row {number}"
+            bad.read += 1
             with bad.row(where):
                 yield Row(number, where, _cells(batch.slice(place, 1)))
 
@@ -141,6 +142,7 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
     lines: Iterable[bytes] = stream
     if stream.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, value in enumerate(_list(stream.read(), path), start=1):
+            bad.read += 1
             yield Row(number, f"{path}, row {number}", value)
         return
     if ".json" in path.suffixes:  # JSON Lines under that name are common
@@ -148,6 +150,7 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
         document = _document(content)
         if keyed and isinstance(document, dict):
             for number, (key, value) in enumerate(document.items(), start=1):
+                bad.read += 1
                 yield Row(number, f"{path}, key {key!r}", value)
             return
         _refuse_document(document, path)
@@ -156,6 +159,7 @@ def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRo
         if line.isspace():
             continue
         where = f"{path}, line {number}"
+        bad.read += 1
         with bad.row(where):
             yield Row(number, where, _parse(line))
 
@@ -175,6 +179,7 @@ def _delimited_rows(
             if not cells:
                 continue
             where = f"{path}, line {lines.line_num}"
+            bad.read += 1
             with bad.row(where):
                 yield Row(lines.line_num, where, _by_name(names, cells))
     except csv.Error as error:

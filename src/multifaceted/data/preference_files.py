@@ -72,7 +72,8 @@ class PreferenceFiles(DataSource):
         """The examples of a file, each with its row. For collections whose examples take several rows."""
         for row in rows:
             with bad.row(row.where):
-                for example in self.examples_of(row, label):
+                for place, example in enumerate(self.examples_of(row, label)):
+                    bad.further += place > 0
                     yield row, example
 
     def examples_of(self, row: Row, label: str) -> Iterable[Example]:

@@ -48,6 +48,19 @@ class BadRows:
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
+    by_design: set[str] = field(default_factory=set)
+    """Reasons of `counts` that no policy makes an error."""
+    read: int = 0
+    """Rows that were read, good or not; of a source that makes its examples, those."""
+    further: int = 0
+    """Examples beyond the first of their row."""
+    unused: int = 0
+    """Good rows that a source had no need of."""
+
+    @property
+    def errors(self) -> Counter[str]:
+        """Of `counts` those that stop a run where the policy is to raise."""
+        return Counter({reason: number for reason, number in self.counts.items() if reason not in self.by_design})
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -62,6 +75,7 @@ class BadRows:
 
     def leave_out(self, reason: str, problem: str) -> None:
         """Count a row that is sound but has nothing to teach, such as a tie; no policy makes that an error."""
+        self.by_design.add(reason)
         self.counts[reason] += 1
         self.samples.setdefault(reason, problem)
 
@@ -69,6 +83,10 @@ class BadRows:
         """Count what another one counted."""
         self.counts += other.counts
         self.samples = other.samples | self.samples
+        self.by_design |= other.by_design
+        self.read += other.read
+        self.further += other.further
+        self.unused += other.unused
 
     def report(self, part: str) -> None:
         """Log one line per reason."""
@@ -81,6 +99,11 @@ class DataSource:
 
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether an example may take several rows, so that rows cannot be counted against examples."""
+        return False
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterable[Example]:
         """Training examples, the same at every call; a stream where there may be many.
@@ -127,10 +150,12 @@ class MiniCollection(DataSource):
         unknown = sorted({dimension for names in asked.values() for dimension in names} - {*every})
         if unknown:
             raise DataError(f"mix.contrasts names {', '.join(unknown)}; the mini world has {', '.join(every)}")
+        bad.read += self.num_examples
         return world.collection([asked[name] for name in turns], seed, num_rejected=self.num_rejected)
 
     def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """Pairs on held-out combinations, half of them differing in one dimension only."""
+        bad.read += self.num_validation
         return world.validation_pairs(self.num_validation, seed, num_rejected=self.num_rejected)
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:

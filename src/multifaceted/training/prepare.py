@@ -61,34 +61,55 @@ def prepare_data(
     Raises:
         DataError: bad rows, or no example is left.
     """
-    needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(
-        config.mix, config.seed, needs_rejected=needs_rejected, scratch=config.paths.cache
-    )
+    train, validation = read_examples(config)
     check(chain(train.examples, validation.examples))
+    data = encode_examples(config, source, train, validation)
+    if is_first:
+        train.bad.report("training")
+        validation.bad.report("validation")
+    return data
+
+
+def read_examples(config: TrainConfig) -> tuple[Part, Part]:
+    """The examples to train and to validate on.
+
+    Raises:
+        DataError: bad rows, or none is left.
+    """
+    return config.data.examples(
+        config.mix, config.seed, needs_rejected=config.objective.needs_rejected, scratch=config.paths.cache
+    )
+
+
+def encode_examples(config: TrainConfig, source: ModelSource, train: Part, validation: Part) -> TokenData:
+    """The same as token trees.
+
+    Raises:
+        DataError: bad rows, or none is left.
+    """
     tokenizer = source.load_tokenizer(texts_of(train.examples))
-    order, most = stream_seed(config.seed, "views"), config.batch.max_tokens
 
     def encoded(part: Part, *, with_rejected: bool) -> Encoded:
         return config.data.encode(
             part,
             config.mix,
-            order,
+            view_seed(config),
             tokenizer,
-            max_tokens=most,
+            max_tokens=config.batch.max_tokens,
             with_rejected=with_rejected,
             cache=config.paths.cache,
         )
 
-    data = TokenData(
+    return TokenData(
         tokenizer=tokenizer,
-        train=encoded(train, with_rejected=needs_rejected),
+        train=encoded(train, with_rejected=config.objective.needs_rejected),
         held_out=encoded(validation, with_rejected=True),
     )
-    if is_first:
-        train.bad.report("training")
-        validation.bad.report("validation")
-    return data
+
+
+def view_seed(config: TrainConfig) -> int:
+    """What decides which example is shown in which view."""
+    return stream_seed(config.seed, "views")
 
 
 def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ranks) -> TrainingBatches:
