@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import largest_remainder, shares_of
 from multifaceted.data.source import BadRows, DataError, DataSource
 from multifaceted.records import Example, StatedPreference
@@ -35,6 +36,12 @@ class Blend(DataSource):
         if self.num_examples < 1:
             raise ValueError(f"num_examples is {self.num_examples}; it must be at least 1")
         shares_of("weights", self.weights)
+        for name, source in self.sources.items():
+            source.where = f"{self.where}.sources.{name}"
+
+    def terms(self) -> list[Terms]:
+        """Those of every source that has a share."""
+        return [part for name, source in self.sources.items() if self.weights[name] for part in source.terms()]
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
         """Draw from every source its share.

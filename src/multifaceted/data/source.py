@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import ALL, take_turns
 from multifaceted.mini import world
 from multifaceted.mini.lexicon import messages, taxonomy
@@ -31,6 +32,10 @@ class BadRowError(DataError):
         self.reason = reason
 
 
+class LeftOutError(BadRowError):
+    """A row that is sound but has nothing to teach, such as a tie; it is counted, and no policy makes it an error."""
+
+
 class OnBadRow(StrEnum):
     """What happens to a row that cannot be trained on."""
 
@@ -46,6 +51,8 @@ class BadRows:
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
+    kept: Counter[str] = field(default_factory=Counter)
+    """Rows that are trained on, though they lack something."""
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -53,7 +60,7 @@ class BadRows:
         try:
             yield
         except BadRowError as error:
-            if self.policy is OnBadRow.RAISE:
+            if self.policy is OnBadRow.RAISE and not isinstance(error, LeftOutError):
                 raise DataError(f"{where}: {error} (or leave out and count such rows: data.on_bad_row=drop)") from None
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
@@ -63,10 +70,16 @@ class BadRows:
         self.counts[reason] += 1
         self.samples.setdefault(reason, problem)
 
+    def keep(self, reason: str, problem: str) -> None:
+        """Count a row that is trained on though it lacks something, such as a preference set."""
+        self.kept[reason] += 1
+        self.samples.setdefault(reason, problem)
+
     def report(self, part: str) -> None:
         """Log one line per reason."""
-        for reason, number in sorted(self.counts.items()):
-            log.warning("%s rows left out as %s: %s, first %s", part, reason, number, self.samples[reason])
+        for became, counter in (("left out", self.counts), ("kept", self.kept)):
+            for reason, number in sorted(counter.items()):
+                log.warning("%s rows %s as %s: %s, first %s", part, became, reason, number, self.samples[reason])
 
 
 class DataSource:
@@ -74,6 +87,12 @@ class DataSource:
 
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
+    where: str = "data.source"
+    """The key of this source in the config, for messages."""
+
+    def terms(self) -> list[Terms]:
+        """Under which licences its files are; none for what comes with this package."""
+        return []
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
         """Training examples.
@@ -171,11 +190,11 @@ def check_example(example: Example) -> None:
     """
     responses = [("chosen", example.chosen), *(("rejected", text) for text in example.rejected)]
     for name, text in responses:
-        _check_text(name, text, if_empty="empty_response")
+        check_text(name, text, if_empty="empty_response")
     for turn in example.turns:
-        _check_text("turns", turn.content, if_empty="empty_turn")
+        check_text("turns", turn.content, if_empty="empty_turn")
     if example.system is not None:
-        _check_text("system", example.system)
+        check_text("system", example.system)
     roles = [turn.role for turn in example.turns]
     if roles[-1:] != ["user"]:
         raise BadRowError("no_user_turn", "the last turn must be the user's")
@@ -187,7 +206,16 @@ def check_example(example: Example) -> None:
         raise BadRowError("equal_responses", "chosen and rejected are the same text; such a pair teaches nothing")
 
 
-def _check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+def check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+    """Refuse what is no text, or cannot be written as UTF-8.
+
+    Args:
+        name: what the text is, for the message.
+        if_empty: the reason for which an empty one is refused; None where it may be empty.
+
+    Raises:
+        BadRowError: says what it is instead.
+    """
     if not isinstance(text, str):
         raise BadRowError("wrong_type", f"{name} is {reprlib.repr(text)}, a {type(text).__name__}; expected a string")
     if if_empty and not text.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import counts
 from multifaceted.data.encode import Encoded
+from multifaceted.data.licences import objections
 from multifaceted.data.source import texts_of
 from multifaceted.model.build import ModelSource
 from multifaceted.model.score import Scorer
@@ -22,6 +24,8 @@ from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.trees import TokenTree
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,6 +64,9 @@ def prepare_data(
     Raises:
         DataError: bad rows, or no example is left.
     """
+    if is_first:
+        for sentence in objections(config.data.source.terms(), config.data.use):
+            log.warning("licence: %s", sentence)
     needs_rejected = config.objective.needs_rejected
     train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
     check([*train.examples, *validation.examples])
