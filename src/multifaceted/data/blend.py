@@ -58,6 +58,8 @@ class Blend(DataSource):
                     f"data.source.sources.{name} has {len(rows)} examples, and its share of {self.num_examples} is"
                     f" {number}; set data.source.num_examples to at most {int(len(rows) / shares[name])}"
                 )
+            if len(rows) > number:
+                bad.leave_out("not_drawn", f"{self.where}.sources.{name}: beyond its share", len(rows) - number)
             drawn = sorted(range(len(rows)), key=lambda i: _place(f"blend:{seed}", rows[i].id))[:number]
             blended += [rows[index] for index in sorted(drawn)]
         return blended

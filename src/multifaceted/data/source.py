@@ -65,9 +65,9 @@ class BadRows:
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
 
-    def leave_out(self, reason: str, problem: str) -> None:
-        """Count a row that is sound but has nothing to teach, such as a tie; no policy makes that an error."""
-        self.counts[reason] += 1
+    def leave_out(self, reason: str, problem: str, number: int = 1) -> None:
+        """Count rows that are sound but not trained on, such as ties; no policy makes that an error."""
+        self.counts[reason] += number
         self.samples.setdefault(reason, problem)
 
     def keep(self, reason: str, problem: str) -> None:
