@@ -150,7 +150,7 @@ def test_helpsteer_prompts_of_several_turns(tmp_path):
     prompt = "Hi.\n\n<extra_id_1>Assistant\n\nHello.\n\n<extra_id_1>User\nWhy rain?\n"
     rows = [rated(n, 0, n) | {"prompt": prompt} for n in range(2)]
     (pair,), _ = read(HelpSteer, rows, tmp_path)
-    said = [("user", "Hi."), ("assistant", "Hello."), ("user", "Why rain?\n")]
+    said = [("user", "Hi."), ("assistant", "Hello."), ("user", "Why rain?")]
     assert [(turn.role, turn.content) for turn in pair.turns] == said
     with pytest.raises(DataError, match="the turns of prompt are user, assistant"):
         read(HelpSteer, [rated(0, 0, 0) | {"prompt": "Hi.\n<extra_id_1>Assistant\nHello."}], tmp_path)

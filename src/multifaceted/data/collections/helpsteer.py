@@ -16,8 +16,8 @@ from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.source import BadRowError, BadRows
 from multifaceted.records import Example, Turn
 
-TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)\s*\n\s*")
-"""How a prompt of several turns begins each but the first."""
+TURN = re.compile(r"<extra_id_1>(User|Assistant)[ \t]*\n")
+"""How a prompt of several turns begins each but the first. (With blanks before it, long runs take quadratic time.)"""
 
 
 class Rated(NamedTuple):
@@ -84,4 +84,5 @@ def _turns(prompt: str) -> list[Turn]:
     roles = ["user", *(name.lower() for name in rest[::2])]
     if roles != [("user", "assistant")[place % 2] for place in range(len(roles))] or roles[-1] != "user":
         raise BadRowError("turns_not_alternating", f"the turns of prompt are {', '.join(roles[:9])}")
-    return [Turn(role=role, content=text) for role, text in zip(roles, [first, *rest[1::2]], strict=True)]
+    texts = [text.strip() for text in (first, *rest[1::2])] if rest else [prompt]
+    return [Turn(role=role, content=text) for role, text in zip(roles, texts, strict=True)]
