@@ -153,7 +153,7 @@ def test_a_join_that_is_not_the_sft_split_is_refused(tmp_path):
     pairs = write(tmp_path / "pairs.jsonl", [pair(0, 0, "poetry", "No.")])
     with pytest.raises(DataError, match=r"pairs.jsonl, line 1: expected a row of the SFT split"):
         read(pairs, join=pairs)
-    with pytest.raises(DataError, match="holds no row with system, prompt and output; name the SFT split"):
+    with pytest.raises(DataError, match="has no row of system, prompt and output; name the SFT split"):
         read(pairs, OnBadRow.DROP, join=pairs)
     with pytest.raises(DataError, match=r"hf download someone/nothing .*; here, data.source.join=FOLDER"):
         read(pairs, join=Path("hf://datasets/someone/nothing"))
@@ -172,7 +172,7 @@ def test_the_input_of_the_rm_split_is_taken_apart_or_asked_as_it_is(tmp_path, bl
 
 def test_an_input_that_a_template_wrote_is_refused(tmp_path):
     row = pair(0, 0, "poetry", "No.", "rm") | {"input": "[INST] You are brief.\nWhat is rain? [/INST]"}
-    with pytest.raises(DataError, match=r"line 1: input holds '\[INST\]', which a template writes"):
+    with pytest.raises(DataError, match=r"line 1: input begins with '\[INST\]', which a template writes"):
         read(write(tmp_path / "a.jsonl", [row]))
     with pytest.raises(DataError, match="line 1: no rejected; found input, chosen"):
         read(write(tmp_path / "a.jsonl", [{k: row[k] for k in ("input", "chosen")}]))

@@ -26,8 +26,8 @@ BEFORE_RELEASE = {
     "preference": "preference_set",
 }
 """Names of columns before the release, to the released ones."""
-MARKERS = ("[INST]", "[/INST]", "<|im_start|>", "<|start_header_id|>")
-"""What a template writes around turns, and no row of the collection holds."""
+MARKERS = ("[INST]", "<s>", "<|im_start|>", "<|begin_of_text|>", "<|start_header_id|>")
+"""How templates begin a conversation, and no row of the collection does."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,7 +74,7 @@ class Multifaceted(PreferenceFiles):
         value = row.value
         if isinstance(value, Mapping):
             value = self._released(value)
-            if "input" in value and "prompt" not in value:
+            if value.get("input") is not None and value.get("prompt") is None:
                 value = _split(value, others)
         example = example_of(value, self.columns, name=f"{label}:{row.number}", source=label)
         for preference in example.preferences:
@@ -90,27 +90,25 @@ class Multifaceted(PreferenceFiles):
         }
         return {names.get(name, name): cell for name, cell in row.items()}
 
-    @property
-    def _join_paths(self) -> list[Path | None]:
-        return [*self.join] if isinstance(self.join, list) else [self.join]
-
     def _siblings(self, bad: BadRows) -> Siblings:
         """The answers of the SFT split, read once."""
         if self._read_siblings is None:
-            key = "train_file" if self.siblings else "join"
-            paths = self._train_paths if self.siblings else self.join if isinstance(self.join, list) else [self.join]
-            if self.siblings and self.validation_file is not None:
-                paths = [*paths, self.validation_file]
+            paths = [*self._train_paths, self.validation_file] if self.siblings else self._join_paths
+            key = f"{self.where}.{'train_file' if self.siblings else 'join'}"
+            files = [found for path in paths if path for found in files_of(path, key).items()]
             unread = BadRows(policy=bad.policy)
-            found = [item for path in paths if path for item in files_of(path, f"{self.where}.{key}").items()]
-            self._read_siblings = Siblings(self._written(found, unread), with_outputs=self.siblings)
-            if not self.siblings:
+            self._read_siblings = Siblings(self._written(files, unread), with_outputs=self.siblings)
+            if not self.siblings:  # their own bad rows are counted where they would be trained on
                 unread.report("join")
-            if not self.siblings and not len(self._read_siblings):
-                raise DataError(
-                    f"{self.where}.join={self.join} holds no row with system, prompt and output; name the SFT split"
-                )
+                if not len(self._read_siblings):
+                    raise DataError(
+                        f"{key}={self.join} holds no row with system, prompt and output; name the SFT split"
+                    )
         return self._read_siblings
+
+    @property
+    def _join_paths(self) -> list[Path | None]:
+        return [*self.join] if isinstance(self.join, list) else [self.join]
 
     def _written(self, files: Sequence[tuple[str, Path]], bad: BadRows) -> Iterator[Example]:
         for label, path in files:
@@ -133,15 +131,15 @@ def _split(row: dict[str, Any], others: Siblings | None) -> dict[str, Any]:
     """An RM row with `input` taken apart where the SFT split knows it, else as the user's turn."""
     columns_of(row, "input", "chosen", "rejected")
     text = text_of("input", row["input"])
-    marker = next((marker for marker in MARKERS if marker in text), None)
+    stripped = text.strip()
+    marker = next((marker for marker in MARKERS if stripped.startswith(marker)), None)
     if marker is not None:
         raise BadRowError(
             "rendered",
-            f"input holds {marker!r}, which a template writes; the released column is the system message and the"
+            f"input begins with {marker!r}, which a template writes; the released column is the system message and the"
             " instruction without it",
         )
-    rest = {name: cell for name, cell in row.items() if name != "input"}
-    stripped = text.strip()
+    rest = {name: cell for name, cell in row.items() if name not in ("input", "prompt")}
     for sibling in others.of_whole(stripped) if others is not None else ():
         system, prompt = stripped[: sibling.system_length], stripped[sibling.system_length :].strip()
         if digest(system) == sibling.system and digest(prompt) == sibling.prompt:
