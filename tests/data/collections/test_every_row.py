@@ -15,6 +15,7 @@ from multifaceted.data.source import BadRowError, BadRows, OnBadRow, texts_of
 from multifaceted.model.tokenizer import train_tokenizer
 from tests.data.collections.sets import (
     SETS,
+    THREE,
     binarized,
     domains,
     flat,
@@ -84,6 +85,9 @@ ONE = {
 }  # fmt: skip
 
 
+ONE |= {f"{name} joined": ONE[name] for name in ("multifaceted dpo", "multifaceted rm")}
+
+
 @st.composite
 def files(draw, name):
     rows = [draw(ONE[name](n)) for n in range(draw(st.integers(1, 10)))]
@@ -108,9 +112,11 @@ def told(examples):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_every_row_is_trained_on_or_counted_once(tmp_path_factory, name, data):
     rows = data.draw(files(name))
-    path = write(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows)
-    published, ledger = SETS[name], Ledger()
-    source = published.source(train_file=path, validation_file=path, **published.settings)
+    folder = tmp_path_factory.mktemp("rows")
+    path = write(folder / "rows.jsonl", rows)
+    published, ledger = SETS[name.removesuffix(" joined")], Ledger()
+    joined = {"join": write(folder / "sft.jsonl", THREE)} if name.endswith("joined") else {}
+    source = published.source(train_file=path, validation_file=path, **published.settings, **joined)
     used = told(source.train(0, ledger))
     assert not used & {*ledger.counted}, "a row in an example is not among those left out"
     assert used | {*ledger.counted} == {*range(len(rows))}, "and every other row is"

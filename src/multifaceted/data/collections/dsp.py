@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class Dsp(PreferenceFiles):
         answers = {domain: text for domain, text in responses.items() if text is not None}
         unknown = [domain for domain in answers if domain not in WANTED]
         if unknown:
-            raise BadRowError("unknown_domain", f"the domain {unknown[0]!r} is none of {', '.join(WANTED)}")
+            raise BadRowError("unknown_domain", f"the domain {reprlib.repr(unknown[0])} is none of {', '.join(WANTED)}")
         for domain, text in answers.items():
             text_of(f"responses.{domain}", text, "empty_response")
         if len(set(answers.values())) < 2:

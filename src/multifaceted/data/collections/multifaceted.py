@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,6 @@ from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
 from multifaceted.data.source import BadRowError, BadRows, DataError, LeftOutError, check_example
 from multifaceted.records import Example, StatedPreference
-
-log = logging.getLogger(__name__)
 
 BEFORE_RELEASE = {
     "instruction": "prompt",
@@ -100,10 +97,8 @@ class Multifaceted(PreferenceFiles):
             self._read_siblings = Siblings(self._written(files, unread), with_outputs=self.siblings)
             if not self.siblings:  # their own bad rows are counted where they would be trained on
                 unread.report("join")
-                if not len(self._read_siblings):
-                    raise DataError(
-                        f"{key}={self.join} holds no row with system, prompt and output; name the SFT split"
-                    )
+                if len(self._read_siblings) == 0:
+                    raise DataError(f"{key}={self.join} has no row of system, prompt and output; name the SFT split")
         return self._read_siblings
 
     @property

@@ -82,8 +82,7 @@ class Oasst(PreferenceFiles):
     def _nested(self, row: Row, label: str) -> list[Example]:
         """The pairs of a tree that is one row."""
         _, state, root = columns_of(row.value, "message_tree_id", "tree_state", "prompt")
-        if state != READY:
-            raise LeftOutError("tree_not_ready", f"tree_state is {state!r}; expected {READY}")
+        _refuse_unready(state)
         messages = []
         waiting: deque[tuple[Any, str | None]] = deque([(root, None)])
         while waiting:
@@ -114,8 +113,7 @@ class Oasst(PreferenceFiles):
             with bad.row(row.where):
                 columns_of(row.value, "message_id", "message_tree_id")
                 message = self._message(row.value, row.value.get("parent_id"), row)
-                if row.value.get("tree_state") not in (READY, None):
-                    raise LeftOutError("tree_not_ready", f"tree_state is {row.value['tree_state']!r}; expected {READY}")
+                _refuse_unready(row.value.get("tree_state", READY))
                 if message.name in messages:
                     raise BadRowError("duplicate_id", f"message_id {message.name!r} occurs twice in its tree")
                 messages[message.name] = message
@@ -163,6 +161,11 @@ class Oasst(PreferenceFiles):
             rank=number_of("rank", rank) if is_ranked else None,
             row=row,
         )
+
+
+def _refuse_unready(state: object) -> None:
+    if state not in (READY, None):
+        raise LeftOutError("tree_not_ready", f"tree_state is {reprlib.repr(state)}; expected {READY}")
 
 
 def _tree_of(row: Row) -> object:
