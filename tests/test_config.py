@@ -21,10 +21,10 @@ SYNTHESIS_TASKS = {"bench_instructions"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
-    "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
+    "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
-NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"], "janus/rm_stage2": REQUIRED["data=janus_rm_stage2"]}
+NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 
 @dataclass(kw_only=True, slots=True)

@@ -58,7 +58,6 @@ def _balance(rows: Mapping[str, Any]) -> str:
         "examples": rows["examples"],
         "for validation": rows["validation_examples"],
         "left out": left_out,
-        "not needed": rows["unused"],
     }
     found = rows["rows"] + rows["further_examples_of_a_row"]
     total = f"{found:,} = " + " + ".join(f"{number:,} {name}" for name, number in terms.items() if number)

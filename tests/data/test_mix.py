@@ -4,17 +4,19 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from multifaceted.data.blend import Blend, thin
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix, show
+from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.shares import largest_remainder, shares_of, take_turns
 from multifaceted.data.source import BadRows, DataError, DataSource, MiniCollection
 from multifaceted.mini.rules import satisfies
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
+from tests.data.shapes import write
 
 DIMENSIONS = ("style", "background_knowledge", "informativeness", "harmlessness")
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 10), min_size=1).filter(
@@ -160,6 +162,33 @@ def test_examples_of_an_instruction_are_thinned_whatever_the_seed():
     one = {rows[i].id for i in thin(rows, 1)}
     two = {rows[::-1][i].id for i in thin(rows[::-1], 2)}
     assert len(one) == 2 and len(two) == 3 and one < two
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    weights=st.lists(st.floats(0, 10), min_size=4, max_size=4),
+    number=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_a_blend_is_exact_whatever_its_weights(tmp_path_factory, sizes, weights, number, seed):
+    sources = {}
+    for name, size in zip("abcd", sizes, strict=False):
+        path = tmp_path_factory.mktemp("blend") / f"{name}.jsonl"
+        rows = [{"prompt": f"{name}, {i}?", "chosen": "Yes.", "rejected": "No."} for i in range(size)]
+        sources[name] = PreferenceFiles(train_file=write(path, rows), validation_file=path)
+    weights = dict(zip(sources, weights, strict=False))
+    assume(sum(weights.values()) > 1e-3)
+    wanted = largest_remainder(shares_of("weights", weights), number)
+    blend, bad = Blend(sources=sources, weights=weights, num_examples=number), BadRows()
+    if any(wanted[name] > len(list(source.train(0, BadRows()))) for name, source in sources.items() if name in wanted):
+        with pytest.raises(DataError, match="and its share of"):
+            list(blend.train(seed, bad))
+        return
+    drawn = list(blend.train(seed, bad))
+    assert Counter(e.source for e in drawn) == Counter({name: n for name, n in wanted.items() if n})
+    assert len({e.id for e in drawn}) == number and drawn == list(blend.train(seed, BadRows()))
+    read = sum(size for name, size in zip(sources, sizes, strict=True) if name in wanted)
+    assert len(drawn) + bad.counts["not_drawn"] == read, "what is not drawn is counted"
 
 
 def test_a_blend_draws_its_shares_without_return():

@@ -112,7 +112,12 @@ def test_choices_are_counted_too(tmp_path):
         files[name] = PreferenceFiles(train_file=path, validation_share=0.2)
     blend = Blend(sources=files, weights={"a": 2, "b": 1}, num_examples=15)
     rows, *_ = accounted(blend, per_instruction=1)
-    assert rows["lost"] == 0 and rows["rows"] == 80 and rows["unused"] > 0 and rows["dropped/per_instruction"] > 0
+    assert (
+        rows["lost"] == 0
+        and rows["rows"] == 80
+        and rows["dropped/not_drawn"] > 0
+        and rows["dropped/per_instruction"] > 0
+    )
     mini = MiniCollection(num_examples=20, num_validation=4)
     rows, *_ = accounted(mini, Mix(views={"style": 1, "none": 1}), max_length=230)
     assert rows["dropped/path_too_long"] > 0
@@ -198,7 +203,7 @@ def test_a_figure_is_a_picture(tmp_path, limit):
 
 
 def test_tables_show_every_section(tmp_path):
-    rows = {"rows": 5, "further_examples_of_a_row": 0, "examples": 4, "validation_examples": 1, "unused": 0, "lost": 0}
+    rows = {"rows": 5, "further_examples_of_a_row": 0, "examples": 4, "validation_examples": 1, "lost": 0}
     sources = {f"source {i}": i for i in range(25)}
     shown = report_tables(report_of(rows, duplicates={"exact": 1}, benches={"mt_bench": 7}, sources=sources))
     assert "5 = 4 examples + 1 for validation: no row is lost" in shown

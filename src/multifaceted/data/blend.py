@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import largest_remainder, shares_of
 from multifaceted.data.source import BadRows, DataError, DataSource, OnBadRow
 from multifaceted.records import Example, StatedPreference
@@ -35,6 +36,12 @@ class Blend(DataSource):
         if self.num_examples < 1:
             raise ValueError(f"num_examples is {self.num_examples}; it must be at least 1")
         shares_of("weights", self.weights)
+        for name, source in self.sources.items():
+            source.where = f"{self.where}.sources.{name}"
+
+    def terms(self) -> list[Terms]:
+        """Those of every source that has a share."""
+        return [part for name, source in self.sources.items() if self.weights[name] for part in source.terms()]
 
     @property
     def joins_rows(self) -> bool:
@@ -59,7 +66,8 @@ class Blend(DataSource):
                     f"data.source.sources.{name} has {count} examples, and its share of {self.num_examples} is"
                     f" {number}; set data.source.num_examples to at most {int(count / shares[name])}"
                 )
-            bad.unused += count - number
+            if count > number:
+                bad.leave_out("not_drawn", f"{self.where}.sources.{name}: beyond its share", count - number)
             drawn = {index for _, index in heapq.nsmallest(number, places)}
             again = source.train(seed, BadRows(policy=OnBadRow.DROP), contrasts)
             yield from (_named(example, name) for index, example in enumerate(again) if index in drawn)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.blend import thin
 from multifaceted.data.encode import encode
+from multifaceted.data.licences import Use
 from multifaceted.data.mix import Mix, Shown
 from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
 from multifaceted.data.stored import select, store
@@ -45,6 +46,7 @@ class Data:
         overlong: what happens to a longer one.
         on_bad_row: what happens to a row that cannot be trained on.
         per_instruction: train on at most so many examples of an instruction, each under another system message.
+        use: what the model is for; a collection whose licence forbids it is warned about.
     """
 
     source: DataSource
@@ -53,6 +55,7 @@ class Data:
     overlong: Overlong = Overlong.DROP
     on_bad_row: OnBadRow = OnBadRow.RAISE
     per_instruction: int | None = None
+    use: Use = Use.RESEARCH
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -134,11 +137,20 @@ class Data:
         views = mix.assign([example.id for example in examples], seed)
         encoded = in_views(examples, views)
         encoded.dropped += dropped + part.bad.counts
+        encoded.kept += part.bad.kept
         encoded.views = Counter(views[tree.id] for tree in encoded.trees)
         return encoded
 
 
 def counts(encoded: Encoded) -> dict[str, int]:
-    """What was dropped and cut, and how many are shown in which view, in the spelling of `summary.json`."""
-    named: dict[str, Counter[str]] = {"dropped": encoded.dropped, "cut": encoded.cut, "view": encoded.views}
+    """What was dropped, cut, or kept though it lacks something, and how many are shown in which view.
+
+    In the spelling of `summary.json`.
+    """
+    named: dict[str, Counter[str]] = {
+        "dropped": encoded.dropped,
+        "cut": encoded.cut,
+        "kept": encoded.kept,
+        "view": encoded.views,
+    }
     return {f"{kind}/{reason}": number for kind, counter in named.items() for reason, number in sorted(counter.items())}

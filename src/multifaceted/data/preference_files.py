@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multifaceted.data.files import Row, files_of, read_rows
+from multifaceted.data.files import HUB, Row, files_of, read_rows
+from multifaceted.data.licences import Collection, Licence, Terms, licence_of
 from multifaceted.data.rows import COLUMNS, example_of
 from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
 from multifaceted.mini.holdout import position
@@ -26,6 +27,7 @@ class PreferenceFiles(DataSource):
             whatever their system messages.
         columns: our names of columns to those of the files, where they differ; null for one that is not to be read.
         max_examples: read only so many good rows of `train_file`, and of `validation_file`.
+        licence: a collection whose licence is known, or what the licence of your files allows; repeated on the card.
     """
 
     train_file: Path | list[Path]
@@ -33,6 +35,7 @@ class PreferenceFiles(DataSource):
     validation_share: float = 0.05
     columns: dict[str, str | None] = field(default_factory=dict)
     max_examples: int | None = None
+    licence: Collection | Licence | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
@@ -68,6 +71,11 @@ class PreferenceFiles(DataSource):
                 " raise it or name a data.source.validation_file"
             )
 
+    def terms(self) -> list[Terms]:
+        """The licence of all files alike."""
+        files = ", ".join(str(path).replace(HUB, "hf://datasets/") for path in self._train_paths)
+        return [Terms(where=self.where, files=files, licence=licence_of(self.licence))]
+
     def convert(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
         """The examples of a file, each with its row. For collections whose examples take several rows."""
         for row in rows:
@@ -96,8 +104,14 @@ class PreferenceFiles(DataSource):
 
         The path is the one in the config, not where a download lies: ids decide who gets which view.
         """
-        sides = (self._train_paths, [self.validation_file] if self.validation_file else [])
-        named = [[(path, name, file) for path in side for name, file in files_of(path).items()] for side in sides]
+        sides = {
+            "train_file": self._train_paths,
+            "validation_file": [self.validation_file] if self.validation_file else [],
+        }
+        named = [
+            [(path, name, file) for path in paths for name, file in files_of(path, f"{self.where}.{key}").items()]
+            for key, paths in sides.items()
+        ]
         uses = Counter(name for name, _ in {(name, file) for side in named for _, name, file in side})
 
         def label(path: Path, name: str, file: Path) -> str:
@@ -137,6 +151,6 @@ class PreferenceFiles(DataSource):
         for ours, theirs in self.columns.items():
             if found and theirs is not None and theirs not in found:
                 raise DataError(
-                    f"data.source.columns.{ours}={theirs!r} is a column of no row in"
+                    f"{self.where}.columns.{ours}={theirs!r} is a column of no row in"
                     f" {', '.join(map(str, files.values()))}; found {', '.join(sorted(found))}"
                 )

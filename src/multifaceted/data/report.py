@@ -38,7 +38,6 @@ def account(train: Part, encoded: Encoded, validation: Part, held_out: Encoded, 
         "examples": len(encoded.trees),
         "validation_examples": len(held_out.trees),
         **{f"{part}/{reason}": n for part, counts in dropped.items() for reason, n in sorted(counts.items())},
-        "unused": train.bad.unused + validation.bad.unused,
     }
     further = train.bad.further + validation.bad.further
     lost = None if joins_rows or not read else read + further - sum(fates.values())

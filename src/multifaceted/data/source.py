@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import ALL, take_turns
 from multifaceted.mini import world
 from multifaceted.mini.lexicon import messages, taxonomy
@@ -29,6 +30,10 @@ class BadRowError(DataError):
     def __init__(self, reason: str, problem: str) -> None:
         super().__init__(problem)
         self.reason = reason
+
+
+class LeftOutError(BadRowError):
+    """A row that is sound but has nothing to teach, such as a tie; it is counted, and no policy makes it an error."""
 
 
 class OnBadRow(StrEnum):
@@ -54,8 +59,9 @@ class BadRows:
     """Rows that were read, good or not; of a source that makes its examples, those."""
     further: int = 0
     """Examples beyond the first of their row."""
-    unused: int = 0
-    """Good rows that a source had no need of."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    """Rows that are trained on, though they lack something."""
 
     @property
     def errors(self) -> Counter[str]:
@@ -68,30 +74,38 @@ class BadRows:
         try:
             yield
         except BadRowError as error:
-            if self.policy is OnBadRow.RAISE:
+            if isinstance(error, LeftOutError):
+                self.by_design.add(error.reason)
+            elif self.policy is OnBadRow.RAISE:
                 raise DataError(f"{where}: {error} (or leave out and count such rows: {self.option}=drop)") from None
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
 
-    def leave_out(self, reason: str, problem: str) -> None:
-        """Count a row that is sound but has nothing to teach, such as a tie; no policy makes that an error."""
+    def leave_out(self, reason: str, problem: str, number: int = 1) -> None:
+        """Count rows that are sound but not trained on, such as ties; no policy makes that an error."""
         self.by_design.add(reason)
-        self.counts[reason] += 1
+        self.counts[reason] += number
+        self.samples.setdefault(reason, problem)
+
+    def keep(self, reason: str, problem: str) -> None:
+        """Count a row that is trained on though it lacks something, such as a preference set."""
+        self.kept[reason] += 1
         self.samples.setdefault(reason, problem)
 
     def add(self, other: BadRows) -> None:
         """Count what another one counted."""
         self.counts += other.counts
+        self.kept += other.kept
         self.samples = other.samples | self.samples
         self.by_design |= other.by_design
         self.read += other.read
         self.further += other.further
-        self.unused += other.unused
 
     def report(self, part: str) -> None:
         """Log one line per reason."""
-        for reason, number in sorted(self.counts.items()):
-            log.warning("%s rows left out as %s: %s, first %s", part, reason, number, self.samples[reason])
+        for became, counter in (("left out", self.counts), ("kept", self.kept)):
+            for reason, number in sorted(counter.items()):
+                log.warning("%s rows %s as %s: %s, first %s", part, became, reason, number, self.samples[reason])
 
 
 class DataSource:
@@ -99,6 +113,12 @@ class DataSource:
 
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
+    where: str = "data.source"
+    """The key of this source in the config, for messages."""
+
+    def terms(self) -> list[Terms]:
+        """Under which licences its files are; none for what comes with this package."""
+        return []
 
     @property
     def joins_rows(self) -> bool:

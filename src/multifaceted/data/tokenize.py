@@ -32,6 +32,8 @@ class Encoded:
     trees: Sequence[TokenTree]
     dropped: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    """Rows that are trained on though they lack something."""
     views: Counter[str] = field(default_factory=Counter)
     """In which view how many are shown."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import Part, counts
+from multifaceted.data.licences import objections
 from multifaceted.data.source import texts_of
 from multifaceted.data.tokenize import Encoded
 from multifaceted.model.build import ModelSource
@@ -23,6 +25,8 @@ from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.trees import TokenTree
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,6 +65,9 @@ def prepare_data(
     Raises:
         DataError: bad rows, or no example is left.
     """
+    if is_first:
+        for sentence in objections(config.data.source.terms(), config.data.use):
+            log.warning("licence: %s", sentence)
     train, validation = read_examples(config)
     check(chain(train.examples, validation.examples))
     data = encode_examples(config, source, train, validation)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multifaceted.data.licences import card_section
 from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
@@ -154,4 +155,5 @@ def _card(folder: Path, config: TrainConfig) -> str:
     return (
         f"# {folder.name}\n\nTrained with multifaceted ({type(config.objective).__name__}, seed {config.seed}). State"
         " what you value in the system message; the chat template of the tokenizer gives the bytes it was trained on.\n"
+        + card_section(config.data.source.terms(), config.data.use)
     )
