@@ -1,0 +1,1 @@
+"""Which texts two collections share."""
