@@ -22,9 +22,7 @@ def test_spellings_of_one_text_are_one(text):
     assert {normalise(other) for other in SPELLINGS[text]} == {normalise(text)}
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("a b", "ab"), ("What is rain?", "What is rain"), ("2+2", "2-2"), ("", "a")]
-)
+@pytest.mark.parametrize(("one", "other"), [("a b", "ab"), ("rain?", "rain"), ("2+2", "2-2"), ("", "a")])
 def test_other_texts_stay_apart(one, other):
     assert normalise(one) != normalise(other)
 
