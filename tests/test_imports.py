@@ -32,7 +32,7 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub"},
+    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub", "rensa", "rapidfuzz"},
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "tqdm"},
     "evaluation": {"numpy"},
