@@ -70,9 +70,9 @@ def find_duplicates(
 ) -> Duplicates:
     """Every example that is a duplicate of an earlier one which is none itself.
 
-    Goes through the examples once, and back to those that MinHash proposes. Takes 1.3 kB of memory for each and holds no text.
-    Exact duplicates are all found, of near ones at the threshold all but one in a thousand and of nearer ones more;
-    fewer among hundreds of rows of one template, where `minhash.MOST_IN_BUCKET` bounds the work.
+    Goes through the examples once, and back to those that MinHash proposes. Takes 1.3 kB of memory for each and holds
+    no text. Exact duplicates are all found, of near ones at the threshold all but one in a thousand and of nearer ones
+    more; fewer among hundreds of rows of one template, where `minhash.MOST_IN_BUCKET` bounds the work.
 
     Args:
         near: least similarity of a near duplicate, above 0; None to look for exact ones only.
