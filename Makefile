@@ -27,7 +27,7 @@ eval: $(STAMP) ## Evaluate what `make train` wrote.
 test: $(STAMP) ## Run the tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-slow: $(STAMP) ## Run the rest: against peers (pip install the extra "peers") and in full size.
+test-slow: $(STAMP) ## Run the rest: against peers and a server (extras "peers", "serving"), in full size.
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 check: $(STAMP) ## Lint, format and types.

@@ -31,8 +31,8 @@ from benchmarks.workload import MAX_LENGTH, examples_of
 from multifaceted.data.batch import Batch
 from multifaceted.data.batches import StepBatch, TrainingBatches
 from multifaceted.data.dataset import Data
-from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource
+from multifaceted.data.tokenize import Encoded
 from multifaceted.model.adapter import Adapter
 from multifaceted.model.build import Dtype, ScratchModel
 from multifaceted.model.vocabulary import Projection

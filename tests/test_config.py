@@ -11,18 +11,20 @@ from omegaconf import OmegaConf
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.evaluation.run import EvalConfig
 from multifaceted.objective.base import Objective
+from multifaceted.synthesis.run import SynthesizeConfig
 from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
 GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
 EVAL_GROUPS = {"task", "engine"}
+SYNTHESIS_TASKS = {"bench_instructions"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
-    "data=janus_rm_stage2": [f"data.source.sources.{name}.train_file=a" for name in ("hh_rlhf", "oasst1", "webgpt")],
+    "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
-NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"], "janus/rm_stage2": REQUIRED["data=janus_rm_stage2"]}
+NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,9 +48,37 @@ def test_every_group_choice_builds(choice):
     assert build(composed("train", [choice, *needed]), TrainConfig)
 
 
-@pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group)])
+@pytest.mark.parametrize(
+    "choice",
+    [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group) if name not in SYNTHESIS_TASKS],
+)
 def test_every_eval_choice_builds(choice):
     assert build(composed("eval", [choice, "policy=somewhere"]), EvalConfig)
+
+
+@pytest.mark.parametrize("name", sorted(SYNTHESIS_TASKS))
+def test_every_synthesis_task_builds_and_no_other_app_takes_it(name):
+    assert build(composed("synthesize", [f"task={name}", "benches.koala=somewhere"]), SynthesizeConfig)
+    with pytest.raises(ConfigError, match=r"task._target_: .* is not a MiniTask"):
+        build(composed("eval", [f"task={name}", "policy=somewhere"]), EvalConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("benches.kola=a", "benches.kola is none of task.sources (alpaca_eval, flask, koala"),
+        ("task.sources=[kola]", "no bench is called 'kola'; did you mean 'koala'?"),
+        ("task.sources=[koala,koala]", "name at least one bench, and each once"),
+        ("task.sources=[crows_pairs]", "sources has crows_pairs, whose prompts are no instructions (sentences)"),
+        ("task.num_instructions=0", "task: num_instructions is 0"),
+        ("training_columns={instruction: a}", "training_columns has 'instruction', which is not ours"),
+        ("training=a.jsonl", "training: 'a.jsonl' does not fit list"),
+    ],
+)
+def test_a_wrong_key_or_value_of_synthesis_is_refused_by_name(override, named):
+    with pytest.raises(ConfigError) as refusal:
+        build(composed("synthesize", [override]), SynthesizeConfig)
+    assert named in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
@@ -147,9 +177,9 @@ def test_run_names():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["+experiment=orpo", "--cfg", "job"]])
-@pytest.mark.parametrize("app", ["train.py", "eval.py"])
+@pytest.mark.parametrize("app", ["train.py", "eval.py", "synthesize.py"])
 def test_help_and_cfg_import_nothing_heavy(app, arguments):
-    if app == "eval.py":
+    if app != "train.py":
         arguments = [a for a in arguments if not a.startswith("+experiment")]
     code = (
         "import runpy, sys, atexit\n"
@@ -160,4 +190,4 @@ def test_help_and_cfg_import_nothing_heavy(app, arguments):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "HEAVY []" in result.stdout, result.stdout + result.stderr
-    assert "policy" in result.stdout or "objective" in result.stdout
+    assert any(word in result.stdout for word in ("policy", "objective", "benches"))

@@ -19,10 +19,12 @@ MAY_IMPORT = {
     "training": {"data", "model", "objective", "records", "trees", "work"},
     "inference": {"model", "records"},
     "evaluation": {"inference", "data", "model", "mini", "preferences", "records"},
+    "synthesis": {"data", "mini", "preferences", "records"},
     "config": {"records"},
     "tables": {"records"},
     "sweep": {"records", "tables"},
-    "app": {"config", "records", "tables", "training", "evaluation"},
+    "dry_run": {"records", "tables", "training"},
+    "app": {"config", "dry_run", "records", "tables", "training", "evaluation", "synthesis"},
 }
 MAY_USE = {
     "records": set(),
@@ -32,13 +34,18 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "numpy", "pyarrow", "huggingface_hub", "rensa", "rapidfuzz"},
+    "data": {
+        *("torch", "transformers", "jinja2", "numpy", "pyarrow"),
+        *("huggingface_hub", "tqdm", "matplotlib", "rensa", "rapidfuzz"),
+    },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
-    "inference": {"torch", "transformers", "tqdm"},
+    "inference": {"torch", "transformers", "jinja2", "tqdm"},
     "evaluation": {"numpy"},
+    "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},
+    "dry_run": set(),
     "app": {"hydra", "omegaconf", "transformers"},
 }
 """Beside the standard library."""

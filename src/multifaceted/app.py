@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
-from multifaceted.records import FAILURE, LOG, VERSION, write_json
-from multifaceted.tables import plan_table, score_table, summary_table
+from multifaceted.dry_run import show_plan, show_preview
+from multifaceted.records import FAILURE, LOG, PREVIEW, VERSION, write_json
+from multifaceted.tables import score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
     from multifaceted.evaluation.run import EvalConfig
@@ -49,8 +50,8 @@ def train(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, TrainConfig)
-        if typed.plan.enabled:
-            return _plan(typed)
+        if typed.plan.enabled or typed.preview is not None:
+            return _look(typed)
         folder = _run_folder(typed.paths.outputs)
         if _in_sweep():
             (folder / FAILURE).unlink(missing_ok=True)
@@ -67,15 +68,13 @@ def train(config: DictConfig) -> int:
     return _guarded(stage)
 
 
-def _plan(config: TrainConfig) -> int:
-    """Print what a run would need; one that cannot fit is refused. Writes nothing."""
-    from multifaceted.training.plan import plan
-
+def _look(config: TrainConfig) -> int:
+    """Show what there is to say about a run before it is trained."""
     _log_to(None)
-    planned = plan(config)
-    print(plan_table(planned.sections))
-    if planned.refusal is not None:
-        raise ValueError(planned.refusal)
+    if config.plan.enabled:
+        show_plan(config)
+    if config.preview is not None:
+        show_preview(config, config.paths.outputs / PREVIEW / run_name(list(HydraConfig.get().overrides.task)))
     return OK
 
 
@@ -139,6 +138,21 @@ def evaluate(config: DictConfig) -> int:
         typed = build(config, EvalConfig)
         _log_to(None)
         return _evaluate(typed)
+
+    return _guarded(stage)
+
+
+def synthesize(config: DictConfig) -> int:
+    """`synthesize.py`: returns the exit code."""
+    from multifaceted.synthesis.run import SynthesizeConfig, run
+
+    def stage() -> int:
+        typed = build(config, SynthesizeConfig)
+        _log_to(None)
+        summary = run(typed)
+        print(sources_table(summary, typed.task.sources))
+        print(f"\n{summary['chosen']} instructions and their counts are in {_relative(typed.folder)}")
+        return OK
 
     return _guarded(stage)
 
@@ -214,9 +228,10 @@ class RunLog(logging.FileHandler):
 def _log_to(folder: Path | None) -> None:
     """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
-    from transformers.utils.logging import disable_progress_bar
+    if "transformers" in sys.modules:  # an app that has not imported it by now does not use it
+        from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+        disable_progress_bar()
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None:

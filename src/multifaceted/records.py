@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -26,6 +28,10 @@ PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
+INSTRUCTIONS = "instructions.jsonl"
+PREVIEW = "preview"
+REPORT = "report.json"
+LENGTHS = "lengths.png"
 
 WITHOUT_MEANING = (
     "overwrite",
@@ -34,6 +40,7 @@ WITHOUT_MEANING = (
     "strategy",
     "checkpoint",
     "plan",
+    "preview",
     "activation_checkpointing",
     "compile",
     "projection",
@@ -87,18 +94,32 @@ def messages_of(system: str | None, turns: Iterable[Turn]) -> list[dict[str, str
 
 @dataclass(kw_only=True, slots=True)
 class Prompt:
-    """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model."""
+    """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model.
+
+    `follow_ups` is what the user says after each answer: MT-Bench's second turn.
+    """
 
     id: str
     split: str
     system: str | None
     instruction: str
+    follow_ups: list[str] = field(default_factory=list)
     preferences: list[StatedPreference] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def messages(self) -> list[dict[str, str]]:
-        """The conversation in the form every chat template takes."""
+        """The conversation up to the first answer, in the form every chat template takes."""
         return messages_of(self.system, [Turn(role="user", content=self.instruction)])
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchInstruction:
+    """An instruction of which bench prompts are to be made, and the public bench it is from."""
+
+    source: str
+    id: str
+    instruction: str
+    version: int = VERSION
 
 
 @dataclass(kw_only=True, slots=True)
@@ -143,6 +164,17 @@ def put_in_place(partial: Path, path: Path) -> None:
         sync(written)
     os.replace(partial, path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Wait for another job that makes the same file or folder, so that it can be read; where locks can be had."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # each job then makes its own
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(path.with_name(f".{path.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sync(path: Path) -> None:

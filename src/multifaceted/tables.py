@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from multifaceted.records import Estimate, Scores
@@ -29,6 +30,68 @@ def plan_table(sections: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n" + "\n\n".join(tables)
 
 
+def report_tables(report: Mapping[str, Any], *, bar: str = "#") -> str:
+    """The report of a preview: a table a section, and a histogram of lengths.
+
+    Args:
+        bar: what bars are made of.
+    """
+    apart = ("version", "run", "would_stop", "rows", "lengths", "histogram")
+    rows, sections = report["rows"], {title: rows for title, rows in report.items() if title not in apart}
+    counted = {name: number for name, number in rows.items() if number or name in ("rows", "examples")}
+    tables = [
+        plan_table({"rows": counted}).strip("\n"),
+        _balance(rows),
+        plan_table({title: _longest(names) for title, names in sections.items() if names}).strip("\n"),
+        _length_table(report["lengths"]),
+        _histogram(report["histogram"], bar),
+    ]
+    return "\n\n".join(tables)
+
+
+def _balance(rows: Mapping[str, Any]) -> str:
+    """Whether every row is an example or counted."""
+    if rows["lost"] is None:
+        return "An example may take several rows here, or rows are not counted: what was lost cannot be told."
+    left_out = sum(number for name, number in rows.items() if name.split("/")[0].endswith("dropped"))
+    terms = {
+        "examples": rows["examples"],
+        "for validation": rows["validation_examples"],
+        "left out": left_out,
+    }
+    found = rows["rows"] + rows["further_examples_of_a_row"]
+    total = f"{found:,} = " + " + ".join(f"{number:,} {name}" for name, number in terms.items() if number)
+    return f"{total}: no row is lost" if not rows["lost"] else f"{total} + {rows['lost']:,} LOST WITHOUT BEING COUNTED"
+
+
+def _longest(names: Mapping[str, Any], most: int = 20) -> dict[str, Any]:
+    """The first of a section's rows, and how many follow."""
+    shown = dict(list(names.items())[:most])
+    return shown if len(names) <= most else {**shown, f"and {len(names) - most:,} more": ""}
+
+
+def _length_table(lengths: Mapping[str, Mapping[str, float]]) -> str:
+    columns = list(next(iter(lengths.values())))
+    rows = [["tokens", *columns]]
+    rows += [[name, *(f"{values[column]:,.0f}" for column in columns)] for name, values in lengths.items()]
+    return format_table(rows)
+
+
+def _histogram(histogram: Mapping[str, list[int]], bar: str, width: int = 14) -> str:
+    """A row a bin, and in it a bar for each of prompt, responses and paths, on a scale of its own."""
+    names = [name for name in histogram if name != "edges"]
+    lines = [f"{'tokens':>15}  " + "  ".join(name.ljust(width + 8) for name in names)]
+    edges = histogram["edges"]
+    for place, (low, high) in enumerate(pairwise(edges)):
+        cells = []
+        for name in names:
+            number, most = histogram[name][place], max(histogram[name])
+            length = max(round(width * number / most), int(number > 0))
+            cells.append(f"{bar * length:{width}} {number or '':>7}")
+        lines.append(f"{low:>7,}-{high - 1:<7,}  " + "  ".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def score_table(scores: Scores) -> str:
     """One row a split; the controls below."""
     columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance")
@@ -44,6 +107,20 @@ def score_table(scores: Scores) -> str:
     controls = [["control", "value"]]
     controls += [[k, interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
     return "\n" + "\n\n".join(format_table(table) for table in (rows, by_dimension, controls))
+
+
+def sources_table(summary: Mapping[str, int], sources: Sequence[str]) -> str:
+    """A row for each source: how many were read, and what became of them by reason; below, what they share."""
+    counts = {source: _below(summary, source) for source in sources}
+    reasons = list(dict.fromkeys(reason for row in counts.values() for reason in row))
+    rows = [["source", *(reason.replace("_", " ") for reason in reasons)]]
+    rows += [[source, *(str(row.get(reason, 0)) for reason in reasons)] for source, row in counts.items()]
+    others = [[key, str(value)] for key, value in summary.items() if value and key.startswith(("training/", "shared/"))]
+    return "\n" + "\n\n".join(format_table(table) for table in (rows, others) if table)
+
+
+def _below(summary: Mapping[str, int], name: str) -> dict[str, int]:
+    return {key.removeprefix(f"{name}/"): value for key, value in summary.items() if key.startswith(f"{name}/")}
 
 
 def interval(estimate: Estimate | None) -> str:

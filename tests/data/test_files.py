@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from multifaceted.data.blend import Blend
 from multifaceted.data.files import files_of, read_rows, stem_of
+from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.source import BadRows, DataError, OnBadRow
 from tests.data.shapes import FORMATS, write
 
@@ -112,6 +114,130 @@ def test_a_folder_means_its_data_files(tmp_path):
         files_of(tmp_path)
 
 
-def test_a_data_set_that_cannot_be_had_is_named():
-    with pytest.raises(DataError, match=r"the hub's data set someone/nothing cannot be had: .*Or name files you have"):
-        files_of(Path("hf://datasets/someone/nothing@main"))
+TABLES = {"rows.csv": 'prompt,note\n"Say ""hi"",\nthen go.",\n"",x\n', "rows.tsv": 'prompt\tnote\n"hi\t\n\tx\n'}
+TEXTS = {"rows.csv": 'Say "hi",\nthen go.', "rows.tsv": '"hi'}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables_of_text_have_names_in_their_first_line(tmp_path, name, packed):
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    content = b"\xef\xbb\xbf" + TABLES[name].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    rows, _ = read(path)
+    assert [value for _, value in rows] == [{"prompt": TEXTS[name], "note": ""}, {"prompt": "", "note": "x"}]
+    assert [number for number, _ in rows] == ([3, 4] if name == "rows.csv" else [2, 3]), "the line where a row ends"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "message"),
+    [
+        (b"a,b,c", "wrong_width", "rows.csv, line 3: 3 cells for the 2 columns of the first line"),
+        (b"a", "wrong_width", "1 cells for the 2 columns"),
+        ("naïve,b".encode("latin-1"), "wrong_encoding", "line 3: byte 0xef is not UTF-8"),
+    ],
+)
+def test_a_line_of_a_table_that_cannot_be_read_is_named_or_counted(tmp_path, line, reason, message):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"prompt,note\na,b\n" + line + b"\n\nc,d\n")
+    with pytest.raises(DataError, match=message):
+        read(path)
+    rows, bad = read(path, OnBadRow.DROP)
+    assert [value["prompt"] for _, value in rows] == ["a", "c"] and bad.counts == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'prompt,note\n"a,b\nc,d\n', "rows.csv, line 3: unexpected end of data; mend it"),
+        (b"prompt,prompt\na,b\n", "rows.csv: the first line names a column twice: prompt, prompt"),
+    ],
+)
+@pytest.mark.parametrize("policy", OnBadRow)
+def test_a_table_that_cannot_be_told_into_rows_is_an_error(tmp_path, content, message, policy):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "rows.csv", policy)
+
+
+def test_an_object_holds_rows_only_where_that_is_expected(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({f"key_{place}": row for place, row in enumerate(ROWS)}))
+    with pytest.raises(DataError, match="the top level is a dict with the keys key_0, key_1; expected a list"):
+        read(path)
+    rows = list(read_rows(path, BadRows(), keyed=True))
+    assert [row.value for row in rows] == ROWS and rows[1].where == f"{path}, key 'key_1'"
+    path.write_text(json.dumps(ROWS))
+    assert [row.value for row in read_rows(path, BadRows(), keyed=True)] == ROWS
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A data set in the hub's cache, as a download leaves it: `hub("a/b", ["data/x.jsonl"], "main")`."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def cached(name, files, revision="main"):
+        folder = tmp_path / "cache" / f"datasets--{name.replace('/', '--')}"
+        (folder / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / revision).write_text("0123")
+        for file in files:
+            path = folder / "snapshots" / "0123" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}\n")
+
+    return cached
+
+
+SPLITS = ["README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "extra/all.jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    ("within", "expected"),
+    [
+        ("", {"data/train-00000-of-00001", "data/test-00000-of-00001", "extra/all"}),
+        ("/data", {"data/train-00000-of-00001", "data/test-00000-of-00001"}),
+        ("/data/train-*", {"data/train-00000-of-00001"}),
+        ("/*/t*", {"data/train-00000-of-00001", "data/test-00000-of-00001"}),
+        ("/extra/all.jsonl.gz", {"extra/all"}),
+    ],
+)
+def test_parts_of_a_data_set_and_of_a_folder_are_named_alike(hub, tmp_path, within, expected):
+    hub("someone/rain", SPLITS)
+    assert set(files_of(Path(f"hf://datasets/someone/rain{within}"))) == expected
+    local = tmp_path / "cache" / "datasets--someone--rain" / "snapshots" / "0123"
+    if "*" in within:
+        below = {name.rpartition("/")[2] for name in files_of(Path(f"{local}{within}"))}
+        assert below == {name.rpartition("/")[2] for name in expected}
+
+
+@pytest.mark.parametrize("revision", ["v1", "refs/convert/parquet"])
+def test_a_revision_may_be_named(hub, revision):
+    hub("someone/rain", ["default/train/0000.parquet"], revision)
+    for within in ("", "/default/train"):
+        assert set(files_of(Path(f"hf://datasets/someone/rain@{revision}{within}"))) == {"default/train/0000"}
+
+
+def test_a_data_set_that_cannot_be_had_is_named_with_what_to_do():
+    with pytest.raises(DataError) as refusal:
+        files_of(Path("hf://datasets/someone/nothing@main/data/train-*"), "data.source.sources.rain.train_file")
+    said = str(refusal.value)
+    assert said.startswith("the hub's data set someone/nothing cannot be had: ")
+    assert "hf download someone/nothing --repo-type dataset --local-dir FOLDER" in said
+    assert said.endswith("here, data.source.sources.rain.train_file=FOLDER/data/train-*")
+
+
+def test_names_that_no_data_set_has(hub):
+    with pytest.raises(DataError, match=r"data.source.join=hf://datasets/rain: expected hf://datasets/<owner>/<name>"):
+        files_of(Path("hf://datasets/rain"), "data.source.join")
+    hub("someone/rain", SPLITS)
+    with pytest.raises(
+        DataError, match=r"holds no data files \(dat/\*, dat/\*/\*\); name a folder or a file with rows"
+    ):
+        files_of(Path("hf://datasets/someone/rain/dat/*"))
+
+
+def test_a_blend_says_which_of_its_sources_lacks_files():
+    rain = PreferenceFiles(train_file=Path("hf://datasets/someone/nothing"))
+    blend = Blend(sources={"rain": rain}, weights={"rain": 1}, num_examples=1)
+    with pytest.raises(DataError, match=r"here, data.source.sources.rain.train_file=FOLDER$"):
+        list(blend.train(0, BadRows()))

@@ -4,17 +4,19 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from multifaceted.data.blend import Blend, thin
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix, show
+from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.shares import largest_remainder, shares_of, take_turns
 from multifaceted.data.source import BadRows, DataError, DataSource, MiniCollection
 from multifaceted.mini.rules import satisfies
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
+from tests.data.shapes import write
 
 DIMENSIONS = ("style", "background_knowledge", "informativeness", "harmlessness")
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 10), min_size=1).filter(
@@ -137,7 +139,7 @@ def test_mini_pairs_differ_in_what_the_mix_says():
     for e in examples:
         stated = {p.dimension: p.preference for p in e.preferences}
         assert [satisfies(e.rejected[0], stated[d]) for d in DIMENSIONS] == [d not in e.contrast for d in DIMENSIONS]
-    assert Mix(contrasts=shares).choose_contrasts(examples) == (examples, Counter())
+    assert Mix(contrasts=shares).choose_contrasts(examples) == [*range(40)]
     with pytest.raises(DataError, match=r"mix.contrasts names taste; the mini world has style"):
         MINI.train(0, BadRows(), {"taste": 1.0})
 
@@ -145,10 +147,9 @@ def test_mini_pairs_differ_in_what_the_mix_says():
 def test_pairs_are_chosen_by_what_they_differ_in():
     rows = [example(f"{name}{i}", contrast=[name]) for name, n in (("style", 9), ("harmlessness", 4)) for i in range(n)]
     rows.append(example("both", contrast=["style", "harmlessness"]))
-    chosen, left_out = Mix(contrasts={"style": 1, "harmlessness": 1}).choose_contrasts(rows)
-    assert Counter(e.contrast[0] for e in chosen) == {"style": 4, "harmlessness": 4} and left_out["other_contrast"] == 6
-    chosen, _ = Mix(contrasts={"harmlessness+style": 1}).choose_contrasts(rows)
-    assert [e.id for e in chosen] == ["both"]
+    chosen = Mix(contrasts={"style": 1, "harmlessness": 1}).choose_contrasts(rows)
+    assert Counter(rows[i].contrast[0] for i in chosen) == {"style": 4, "harmlessness": 4}
+    assert Mix(contrasts={"harmlessness+style": 1}).choose_contrasts(rows) == [rows.index(rows[-1])]
     with pytest.raises(
         DataError, match=r"mix.contrasts.all: no pair differs in exactly that; the data has .*'style': 9"
     ):
@@ -158,21 +159,48 @@ def test_pairs_are_chosen_by_what_they_differ_in():
 def test_examples_of_an_instruction_are_thinned_whatever_the_seed():
     turns = [Turn(role="user", content="What is rain?")]
     rows = [example(str(i), system=f"System {i}.", turns=turns) for i in range(3)] + [example("other")]
-    one, left_out = thin(rows, 1)
-    two, _ = thin(rows[::-1], 2)
-    assert len(one) == 2 and left_out["per_instruction"] == 2
-    assert {e.id for e in one} < {e.id for e in two} and thin(rows, None) == (rows, Counter())
+    one = {rows[i].id for i in thin(rows, 1)}
+    two = {rows[::-1][i].id for i in thin(rows[::-1], 2)}
+    assert len(one) == 2 and len(two) == 3 and one < two
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    weights=st.lists(st.floats(0, 10), min_size=4, max_size=4),
+    number=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_a_blend_is_exact_whatever_its_weights(tmp_path_factory, sizes, weights, number, seed):
+    sources = {}
+    for name, size in zip("abcd", sizes, strict=False):
+        path = tmp_path_factory.mktemp("blend") / f"{name}.jsonl"
+        rows = [{"prompt": f"{name}, {i}?", "chosen": "Yes.", "rejected": "No."} for i in range(size)]
+        sources[name] = PreferenceFiles(train_file=write(path, rows), validation_file=path)
+    weights = dict(zip(sources, weights, strict=False))
+    assume(sum(weights.values()) > 1e-3)
+    wanted = largest_remainder(shares_of("weights", weights), number)
+    blend, bad = Blend(sources=sources, weights=weights, num_examples=number), BadRows()
+    if any(wanted[name] > len(list(source.train(0, BadRows()))) for name, source in sources.items() if name in wanted):
+        with pytest.raises(DataError, match="and its share of"):
+            list(blend.train(seed, bad))
+        return
+    drawn = list(blend.train(seed, bad))
+    assert Counter(e.source for e in drawn) == Counter({name: n for name, n in wanted.items() if n})
+    assert len({e.id for e in drawn}) == number and drawn == list(blend.train(seed, BadRows()))
+    read = sum(size for name, size in zip(sources, sizes, strict=True) if name in wanted)
+    assert len(drawn) + bad.counts["not_drawn"] == read, "what is not drawn is counted"
 
 
 def test_a_blend_draws_its_shares_without_return():
     sources = {"a": MINI, "b": replace(MINI, num_examples=30)}
     blend = Blend(sources=sources, weights={"a": 0.75, "b": 0.25}, num_examples=50)
-    rows = blend.train(3, BadRows())
+    rows = list(blend.train(3, BadRows()))
     assert Counter(e.source for e in rows) == largest_remainder({"a": 0.75, "b": 0.25}, 50)
-    assert len({e.id for e in rows}) == 50 and rows == blend.train(3, BadRows())
-    assert len(blend.validation(0, BadRows())) == 20
+    assert len({e.id for e in rows}) == 50 and rows == list(blend.train(3, BadRows()))
+    assert len(list(blend.validation(0, BadRows()))) == 20
     assert show(rows[0], "style", blend).system == MINI.system_message(rows[0], rows[0].preferences[:1])
     with pytest.raises(DataError, match=r"sources.b has 30 .* at most 120"):
-        replace(blend, num_examples=160, sources=sources | {"a": replace(MINI, num_examples=200)}).train(0, BadRows())
+        short = replace(blend, num_examples=160, sources=sources | {"a": replace(MINI, num_examples=200)})
+        list(short.train(0, BadRows()))
     with pytest.raises(ValueError, match="sources are a and weights are for b"):
         Blend(sources={"a": MINI}, weights={"b": 1}, num_examples=1)

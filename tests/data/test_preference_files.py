@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build
-from multifaceted.data.encode import Overlong, encode
+from multifaceted.data.encode import encode
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.source import BadRows, DataError, OnBadRow, check_examples
 from multifaceted.data.template import set_template
+from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from tests.data.shapes import write
 
@@ -28,7 +29,7 @@ def source(path, **settings):
 
 def sides(of):
     bad = BadRows(policy=OnBadRow.DROP)
-    return of.train(0, bad), of.validation(0, bad), bad
+    return list(of.train(0, bad)), list(of.validation(0, bad)), bad
 
 
 @given(order=st.randoms(use_true_random=False), share=st.sampled_from([0.05, 0.2, 0.5]))
@@ -76,15 +77,15 @@ def test_several_files_of_one_name(tmp_path):
 def test_equal_ids_name_both_lines(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROW | {"id": 7}, ROW | {"id": 8}, ROW | {"id": "7"}])
     with pytest.raises(DataError, match=r"a.jsonl, line 3: id '7' is also that of .*a.jsonl, line 1; make ids unique"):
-        source(path).train(0, BadRows())
+        list(source(path).train(0, BadRows()))
     assert sides(source(path, validation_file=path))[2].counts == {"duplicate_id": 2}, "once in each reading"
-    assert len(source(path, validation_file=path, columns={"id": None}).train(0, BadRows())) == 3
+    assert len(list(source(path, validation_file=path, columns={"id": None}).train(0, BadRows()))) == 3
 
 
 def test_ids_of_validation_must_not_be_those_of_training(tmp_path):
-    examples = source(write(tmp_path / "a.jsonl", ROWS)).train(0, BadRows())
+    examples = list(source(write(tmp_path / "a.jsonl", ROWS)).train(0, BadRows()))
     with pytest.raises(DataError, match="occurs twice in training and validation"):
-        check_examples(examples, BadRows(), needs_rejected=True, taken={examples[0].id})
+        list(check_examples(examples, BadRows(), needs_rejected=True, taken={examples[0].id}))
 
 
 def test_max_examples_counts_good_rows(tmp_path):
@@ -97,7 +98,7 @@ def test_max_examples_counts_good_rows(tmp_path):
 def test_nothing_held_out_says_what_to_do(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROW])
     with pytest.raises(DataError, match=r"none of 1 rows is held out at data.source.validation_share=1e-09; raise it"):
-        source(path, validation_share=1e-9).validation(0, BadRows())
+        list(source(path, validation_share=1e-9).validation(0, BadRows()))
 
 
 def test_a_misspelt_column_is_refused(tmp_path):
@@ -105,7 +106,7 @@ def test_a_misspelt_column_is_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"data.source.columns.system='sytem' is a column of no row .* found chosen, prompt"
     ):
-        source(path, columns={"system": "sytem"}).train(0, BadRows())
+        list(source(path, columns={"system": "sytem"}).train(0, BadRows()))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,9 @@ def test_one_file_or_several():
 def test_bad_rows_stop_the_run_or_are_left_out_counted_and_said(tmp_path, caplog):
     path = write(tmp_path / "a.jsonl", [ROW | {"chosen": ""}, ROW | {"rejected": ""}, *ROWS])
     with pytest.raises(DataError, match=r"a.jsonl, line 1: chosen is empty \(or leave out .* data.on_bad_row=drop\)"):
-        source(path).train(0, BadRows())
+        list(source(path).train(0, BadRows()))
     bad = BadRows(policy=OnBadRow.DROP)
-    source(path).train(0, bad)
+    list(source(path).train(0, bad))
     with caplog.at_level(logging.WARNING):
         bad.report("training")
     assert caplog.messages == [f"training rows left out as empty_response: 2, first {path}, line 1: chosen is empty"]
@@ -140,11 +141,11 @@ def test_bad_rows_stop_the_run_or_are_left_out_counted_and_said(tmp_path, caplog
 
 def test_when_no_row_is_good_the_first_bad_one_is_shown(tmp_path):
     bad = BadRows(policy=OnBadRow.DROP)
-    examples = source(write(tmp_path / "a.jsonl", [{"question": "What?"}])).train(0, bad)
+    examples = list(source(write(tmp_path / "a.jsonl", [{"question": "What?"}])).train(0, bad))
     with pytest.raises(
         DataError, match=r"no examples; left out: {'missing_column': 1}, first .*a.jsonl, line 1: no chosen"
     ):
-        check_examples(examples, bad, needs_rejected=False)
+        list(check_examples(examples, bad, needs_rejected=False))
 
 
 def test_ten_megabytes_of_text_are_overlong_at_once(tmp_path):
@@ -152,7 +153,8 @@ def test_ten_megabytes_of_text_are_overlong_at_once(tmp_path):
     words, word = "What is rain? " * 700_000, "a" * 10**7
     rows = [ROWS[0], ROW | {"prompt": words}, ROW | {"chosen": word}, ROW | {"rejected": words}]
     path = write(tmp_path / "a.jsonl", rows)
-    examples = check_examples(source(path, validation_file=path).train(0, BadRows()), BadRows(), needs_rejected=True)
+    read = source(path, validation_file=path).train(0, BadRows())
+    examples = list(check_examples(read, BadRows(), needs_rejected=True))
     tokenizer = train_tokenizer(["You value brevity. What is rain? Water."] * 9, 300)
     set_template(tokenizer, "janus")
     settings = {"max_length": 200, "with_rejected": True, "bad": BadRows()}

@@ -169,8 +169,8 @@ def real(name):
 def test_real_files(name, num_read, dropped):
     bad = BadRows(policy=OnBadRow.DROP)
     source = PreferenceFiles(train_file=real(name))
-    examples = source.train(0, bad)
-    held_out = source.validation(0, BadRows())
+    examples = list(source.train(0, bad))
+    held_out = list(source.validation(0, BadRows()))
     assert len(examples) + len(held_out) == num_read and bad.counts == dropped
     assert 0.03 < len(held_out) / num_read < 0.1
     assert any(len(example.turns) > 1 for example in examples)

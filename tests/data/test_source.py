@@ -29,15 +29,15 @@ GOOD = MiniCollection(num_examples=2, num_validation=1).train(0, BadRows())
 def test_bad_examples_are_refused_by_id(change, message):
     bad = replace(GOOD[0], **change)
     with pytest.raises(DataError) as refusal:
-        check_examples([bad, GOOD[1]], BadRows(), needs_rejected=True)
+        list(check_examples([bad, GOOD[1]], BadRows(), needs_rejected=True))
     assert message in str(refusal.value) and GOOD[1].id.split("-")[0] in str(refusal.value)
 
 
 def test_good_examples_pass():
-    check_examples(GOOD, BadRows(), needs_rejected=True)
-    check_examples([replace(GOOD[0], rejected=[])], BadRows(), needs_rejected=False)
+    list(check_examples(GOOD, BadRows(), needs_rejected=True))
+    list(check_examples([replace(GOOD[0], rejected=[])], BadRows(), needs_rejected=False))
     with pytest.raises(DataError, match="no examples"):
-        check_examples([], BadRows(), needs_rejected=False)
+        list(check_examples([], BadRows(), needs_rejected=False))
 
 
 def test_several_rejected_responses():

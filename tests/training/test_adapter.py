@@ -91,7 +91,8 @@ def test_the_reference_is_the_base_whatever_is_trained_on_it(trained, tiny_run, 
     for number, variant in enumerate(variants):
         outcome = trained("dpo", *start, *variant, folder=tmp_path / str(number))
         assert curve(outcome) == pytest.approx([0.693147], abs=1e-5), variant
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1
+    kept = list((tmp_path / "cache" / "reference").iterdir())
+    assert len(kept) == 2, "of training and of validation, each once"
 
 
 def test_an_adapter_continues(trained, tiny_run, tmp_path):

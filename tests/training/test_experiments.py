@@ -1,6 +1,7 @@
 """Every experiment, one optimizer step, through the code that users run, in one process."""
 
 import json
+from itertools import combinations
 
 import pytest
 import torch
@@ -54,13 +55,13 @@ def test_dpo_begins_at_log_two_and_reuses_its_reference(trained, tiny_run, tmp_p
     first = trained("dpo", *overrides)
     rows = list(read_jsonl(first.folder / METRICS))
     assert next(r["train/loss"] for r in rows if "train/loss" in r) == pytest.approx(0.693147, abs=1e-5)
-    cached = list((tmp_path / "cache" / "reference").iterdir())
-    assert len(cached) == 1
-    written = cached[0].stat().st_mtime_ns
+    cache = tmp_path / "cache" / "reference"
+    cached = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(cached) == 2, "of training and of validation"
     trained("dpo", *overrides, "overwrite=true")
-    assert cached[0].stat().st_mtime_ns == written
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == cached
     trained("dpo", *overrides, "data.source.num_examples=15", "overwrite=true")
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 2, "other data is a miss"
+    assert len(list(cache.iterdir())) == 3, "other training data is a miss, the same validation data a hit"
 
 
 def test_a_finished_run_is_returned_and_a_changed_one_refused(trained):
@@ -227,4 +228,5 @@ def test_the_reference_is_computed_as_the_policy_is(trained, tiny_run, tmp_path)
         margin = next(row["train/margin"] for row in read_jsonl(outcome.folder / METRICS) if "train/margin" in row)
         assert margin == pytest.approx(0, abs=1e-4 if precision == "32-true" else 0.5), precision
     written = [json.loads(path.read_text())["logps"] for path in (tmp_path / "cache" / "reference").rglob("*.json")]
-    assert len(written) == 2 and written[0] != written[1], "each in its own arithmetic"
+    assert len(written) == 4, "of training and of validation, each in its own arithmetic"
+    assert all(one != other for one, other in combinations(written, 2))

@@ -45,11 +45,12 @@ def test_a_plan_says_what_training_then_does(trained, overrides):
     assert rows["tokens"] == 2 * sum(rows[f"tokens/{part}"] for part in ("prompt", "chosen", "rejected"))
 
 
-def test_a_plan_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_a_plan_leaves_only_the_tokens_it_made(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [*TINY, f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
     assert train(composed("train", ["+experiment=orpo", "plan=true", *overrides])) == OK
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tokens"]
     assert "unknown, for the device's peak is not known" in capsys.readouterr().out
 
 

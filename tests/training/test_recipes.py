@@ -43,11 +43,20 @@ def rows(shape, number):
             answers = {"chosen": example.chosen, "rejected": example.rejected[0]}
             told = {k: [*asked, {"role": "assistant", "content": text}] for k, text in answers.items()}
             yield stated | {"prompt": prompt, **told}
-        else:
+        elif shape == "hh_rlhf":
             yield {
                 k: f"\n\nHuman: {prompt}\n\nAssistant: {text}"
                 for k, text in (("chosen", example.chosen), ("rejected", example.rejected[0]))
             }
+        elif shape == "webgpt":
+            answers = {"answer_0": example.rejected[0], "answer_1": example.chosen}
+            yield {"question": {"full_text": prompt}, "score_0": -1.0, "score_1": 1.0, **answers}
+        else:
+            told = [(None, "prompter", prompt), (0, "assistant", example.rejected[0]), (0, "assistant", example.chosen)]
+            for n, (parent, role, text) in enumerate(told):
+                names = {"message_id": f"{example.id}{n}", "parent_id": parent if parent is None else f"{example.id}0"}
+                ranked = {"rank": 2 - n if n else None, "message_tree_id": example.id}
+                yield names | ranked | {"role": role, "text": text}
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +64,10 @@ def tiny(tmp_path_factory):
     """A tiny Mistral from scratch as a folder of the hub's kind, and files in each shape."""
     root = tmp_path_factory.mktemp("recipes")
     files = {}
-    for shape in ("output", "messages", "transcript"):
+    for shape in ("output", "messages", *BLENDED):
         files[shape] = root / f"{shape}.jsonl"
         files[shape].write_text("".join(json.dumps(row) + "\n" for row in rows(shape, 60)))
-    texts = [value for row in rows("transcript", 60) for value in row.values()]
+    texts = [value for row in rows("hh_rlhf", 60) for value in row.values()]
     tokenizer = train_tokenizer([*texts, *(row["system"] for row in rows("output", 60))], 500)
     config = AutoConfig.for_model(
         "mistral", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
@@ -75,13 +84,14 @@ def tiny(tmp_path_factory):
 def recipe(tiny, outputs, name, *overrides):
     """The committed recipe with nothing changed but where it runs, its model, its files and its length."""
     root, files = tiny
-    shape = "transcript" if name == "rm_stage2" else "output" if name.startswith("sft") else "messages"
-    sources = [f"data.source.sources.{part}" for part in BLENDED] if name == "rm_stage2" else ["data.source"]
+    sources = {"data.source": files["output" if name.startswith("sft") else "messages"]}
+    if name == "rm_stage2":
+        sources = {f"data.source.sources.{part}": files[part] for part in BLENDED}
     settings = [
         "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true", "max_steps=2",
         f"model.name={root}/base", f"paths.outputs={outputs}", f"paths.cache={root}/cache", "batch.examples=4",
         "checkpoint.every_steps=null", "optimizer.lr=1e-3", "schedule.warmup_steps=null", "schedule.warmup_share=null",
-        *(f"{source}.train_file={files[shape]}" for source in sources),
+        *(f"{source}.train_file={file}" for source, file in sources.items()),
         *(f"{source}.validation_share=0.2" for source in sources),
         *(["data.source.num_examples=40"] if name == "rm_stage2" else []),
         *([f"start={outputs}/{FROM[name]}"] if name in FROM else []),

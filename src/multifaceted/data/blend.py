@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import largest_remainder, shares_of
-from multifaceted.data.source import BadRows, DataError, DataSource
+from multifaceted.data.source import BadRows, DataError, DataSource, OnBadRow
 from multifaceted.records import Example, StatedPreference
 
 
@@ -35,56 +36,66 @@ class Blend(DataSource):
         if self.num_examples < 1:
             raise ValueError(f"num_examples is {self.num_examples}; it must be at least 1")
         shares_of("weights", self.weights)
+        for name, source in self.sources.items():
+            source.where = f"{self.where}.sources.{name}"
 
-    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
-        """Draw from every source its share.
+    def terms(self) -> list[Terms]:
+        """Those of every source that has a share."""
+        return [part for name, source in self.sources.items() if self.weights[name] for part in source.terms()]
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether one of its sources does."""
+        return any(source.joins_rows for source in self.sources.values())
+
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
+        """Draw from every source its share; each is read twice, because what is drawn depends on all its ids.
 
         Raises:
             DataError: a source has too few examples; names what it has and the largest blend that it allows.
         """
         shares = shares_of("weights", self.weights)
-        blended: list[Example] = []
         for name, number in largest_remainder(shares, self.num_examples).items():
-            rows = _named(self.sources[name].train(seed, bad, contrasts), name)
-            if len(rows) < number:
+            source, count = self.sources[name], 0
+            places = []
+            for example in source.train(seed, bad, contrasts):
+                places.append((_place(f"blend:{seed}", f"{name}/{example.id}"), count))
+                count += 1
+            if count < number:
                 raise DataError(
-                    f"data.source.sources.{name} has {len(rows)} examples, and its share of {self.num_examples} is"
-                    f" {number}; set data.source.num_examples to at most {int(len(rows) / shares[name])}"
+                    f"data.source.sources.{name} has {count} examples, and its share of {self.num_examples} is"
+                    f" {number}; set data.source.num_examples to at most {int(count / shares[name])}"
                 )
-            drawn = sorted(range(len(rows)), key=lambda i: _place(f"blend:{seed}", rows[i].id))[:number]
-            blended += [rows[index] for index in sorted(drawn)]
-        return blended
+            if count > number:
+                bad.leave_out("not_drawn", f"{self.where}.sources.{name}: beyond its share", count - number)
+            drawn = {index for _, index in heapq.nsmallest(number, places)}
+            again = source.train(seed, BadRows(policy=OnBadRow.DROP), contrasts)
+            yield from (_named(example, name) for index, example in enumerate(again) if index in drawn)
 
-    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> Iterator[Example]:
         """The validation examples of every source."""
-        return [e for name, source in self.sources.items() for e in _named(source.validation(seed, bad), name)]
+        for name, source in self.sources.items():
+            yield from (_named(example, name) for example in source.validation(seed, bad))
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
         """In the words of the example's own source."""
         return self.sources[example.source].system_message(example, preferences)
 
 
-def thin(examples: Sequence[Example], per_instruction: int | None) -> tuple[list[Example], Counter[str]]:
-    """At most so many examples of each instruction, chosen by a hash that no seed changes; and what was left out.
+def thin(examples: Sequence[Example], per_instruction: int) -> list[int]:
+    """At most so many examples of each instruction, chosen by a hash that no seed changes: their indices.
 
     The paper's ablation of one, two or three system messages an instruction (arXiv 2405.17977, section 5).
     """
-    if per_instruction is None:
-        return list(examples), Counter()
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(json.dumps([[t.role, t.content] for t in example.turns]), []).append(example)
-    kept = {
-        example.id
-        for group in groups.values()
-        for example in sorted(group, key=lambda e: _place("thin", e.system or ""))[:per_instruction]
-    }
-    left_out = len(examples) - len(kept)
-    return [e for e in examples if e.id in kept], Counter({"per_instruction": left_out} if left_out else {})
+    groups: dict[bytes, list[tuple[bytes, int]]] = {}
+    for index, example in enumerate(examples):
+        instruction = _place("instruction", json.dumps([[turn.role, turn.content] for turn in example.turns]))
+        groups.setdefault(instruction, []).append((_place("thin", example.system or ""), index))
+    return sorted(index for group in groups.values() for _, index in sorted(group)[:per_instruction])
 
 
-def _named(examples: Sequence[Example], name: str) -> list[Example]:
-    return [replace(example, id=f"{name}/{example.id}", source=name) for example in examples]
+def _named(example: Example, name: str) -> Example:
+    return replace(example, id=f"{name}/{example.id}", source=name)
 
 
 def _place(kind: str, key: str) -> bytes:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.blend import thin
-from multifaceted.data.encode import Encoded, Overlong, encode
-from multifaceted.data.mix import Mix, show
+from multifaceted.data.encode import encode
+from multifaceted.data.licences import Use
+from multifaceted.data.mix import Mix, Shown
 from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
-from multifaceted.data.template import set_template
+from multifaceted.data.stored import select, store
+from multifaceted.data.template import refuse_lost_system, set_template
+from multifaceted.data.tokenize import Encoded, Overlong
 from multifaceted.records import Example
 
 
@@ -20,9 +25,15 @@ from multifaceted.records import Example
 class Part:
     """The examples to train or to validate on, and the rows that could not, or were not chosen to, be among them."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     bad: BadRows
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, indices: Sequence[int], reason: str) -> None:
+        """Leave out all examples but these, for a reason."""
+        if len(indices) < len(self.examples):
+            self.left_out[reason] += len(self.examples) - len(indices)
+            self.examples = select(self.examples, indices)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +46,7 @@ class Data:
         overlong: what happens to a longer one.
         on_bad_row: what happens to a row that cannot be trained on.
         per_instruction: train on at most so many examples of an instruction, each under another system message.
+        use: what the model is for; a collection whose licence forbids it is warned about.
     """
 
     source: DataSource
@@ -43,6 +55,7 @@ class Data:
     overlong: Overlong = Overlong.DROP
     on_bad_row: OnBadRow = OnBadRow.RAISE
     per_instruction: int | None = None
+    use: Use = Use.RESEARCH
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -50,29 +63,31 @@ class Data:
         if self.per_instruction is not None and self.per_instruction < 1:
             raise ValueError(f"per_instruction is {self.per_instruction}; it must be at least 1")
 
-    def examples(self, mix: Mix, seed: int, *, needs_rejected: bool) -> tuple[Part, Part]:
+    def examples(self, mix: Mix, seed: int, *, needs_rejected: bool, scratch: Path | None = None) -> tuple[Part, Part]:
         """Training and validation examples, checked; training ones as `mix` chooses them.
+
+        Args:
+            scratch: folder for the file of those that are too many for memory; by default the system's.
 
         Raises:
             DataError: bad rows, or examples that cannot be shown in the mix.
         """
-        train, validation = (BadRows(policy=self.on_bad_row) for _ in range(2))
-        learnt = check_examples(
-            self.source.train(seed, train, mix.contrast_shares), train, needs_rejected=needs_rejected
-        )
-        held_out = check_examples(
-            self.source.validation(seed, validation),
-            validation,
-            needs_rejected=needs_rejected,
-            taken={example.id for example in learnt},
-        )
-        mix.refuse_unknown([*learnt, *held_out])
-        thinned, others = thin(learnt, self.per_instruction)
-        chosen, without_contrast = mix.choose_contrasts(thinned)
-        return (
-            Part(examples=chosen, bad=train, left_out=others + without_contrast),
-            Part(examples=held_out, bad=validation),
-        )
+        ids: set[str] = set()
+
+        def checked(examples: Iterable[Example], bad: BadRows) -> Part:
+            good = check_examples(examples, bad, needs_rejected=needs_rejected, taken=ids)
+            return Part(examples=store(good, scratch), bad=bad)
+
+        bad = BadRows(policy=self.on_bad_row)
+        train = checked(self.source.train(seed, bad, mix.contrast_shares), bad)
+        bad = BadRows(policy=self.on_bad_row)
+        validation = checked(self.source.validation(seed, bad), bad)
+        mix.refuse_unknown(chain(train.examples, validation.examples))
+        if self.per_instruction is not None:
+            train.keep(thin(train.examples, self.per_instruction), "per_instruction")
+        if mix.contrasts:
+            train.keep(mix.choose_contrasts(train.examples), "other_contrast")
+        return train, validation
 
     def encode(
         self,
@@ -83,16 +98,23 @@ class Data:
         *,
         with_rejected: bool,
         max_tokens: int | None = None,
+        cache: Path | None = None,
     ) -> Encoded:
         """Token trees of at most `max_tokens` tokens under the template, each example in one view of the mix.
 
+        Args:
+            cache: where they are kept; see `encode`.
+
         Raises:
             DataError: no example is left.
+            ValueError: tokenizer and template do not fit, or the template has no place for a system message.
         """
         set_template(tokenizer, self.template)
 
         def in_views(examples: Sequence[Example], views: Mapping[str, str]) -> Encoded:
-            shown = [show(example, views[example.id], self.source) for example in examples]
+            shown = Shown(examples, views, self.source)
+            if any(example.system for example in shown):
+                refuse_lost_system(tokenizer, self.template)
             return encode(
                 shown,
                 tokenizer,
@@ -101,6 +123,7 @@ class Data:
                 overlong=self.overlong,
                 with_rejected=with_rejected,
                 bad=part.bad,
+                cache=cache,
             )
 
         examples, dropped = part.examples, part.left_out.copy()
@@ -109,15 +132,25 @@ class Data:
         for view in shares if len(shares) > 1 else ():
             tried = in_views(examples, {example.id: view for example in examples})
             fits = {tree.id for tree in tried.trees}
-            examples, dropped = [e for e in examples if e.id in fits], dropped + tried.dropped
+            examples = select(examples, [index for index, e in enumerate(examples) if e.id in fits])
+            dropped += tried.dropped
         views = mix.assign([example.id for example in examples], seed)
         encoded = in_views(examples, views)
         encoded.dropped += dropped + part.bad.counts
+        encoded.kept += part.bad.kept
         encoded.views = Counter(views[tree.id] for tree in encoded.trees)
         return encoded
 
 
 def counts(encoded: Encoded) -> dict[str, int]:
-    """What was dropped and cut, and how many are shown in which view, in the spelling of `summary.json`."""
-    named: dict[str, Counter[str]] = {"dropped": encoded.dropped, "cut": encoded.cut, "view": encoded.views}
+    """What was dropped, cut, or kept though it lacks something, and how many are shown in which view.
+
+    In the spelling of `summary.json`.
+    """
+    named: dict[str, Counter[str]] = {
+        "dropped": encoded.dropped,
+        "cut": encoded.cut,
+        "kept": encoded.kept,
+        "view": encoded.views,
+    }
     return {f"{kind}/{reason}": number for kind, counter in named.items() for reason, number in sorted(counter.items())}

@@ -1,40 +1,41 @@
-"""From examples to token trees, with every dropped or cut example counted by reason."""
+"""From examples to token trees: in several processes where there are many, and kept by content."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.source import BadRowError, BadRows, DataError
-from multifaceted.data.template import conversation, render_answered, render_prompts
-from multifaceted.records import Example
-from multifaceted.trees import TokenTree, as_tokens
+from multifaceted.data.source import BadRows, DataError, OnBadRow
+from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
+from multifaceted.data.tokens import StoredTrees, write_trees
+from multifaceted.records import VERSION, Example, RecordError, alone_at, put_in_place, read_json, write_json
+from multifaceted.trees import TokenTree
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
 """Examples that are tokenized together: lists of ids take nine times the memory of a tree's arrays."""
-
-
-class Overlong(StrEnum):
-    """What happens to a path (prompt and branch) of more than `max_length` tokens, and to a tree that no row holds."""
-
-    DROP = "drop"
-    CUT = "cut"
-    """Cut the response from the right, which also removes its EOS."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Encoded:
-    """Token trees, and what became of the examples that are not among them or not whole."""
-
-    trees: list[TokenTree]
-    dropped: Counter[str] = field(default_factory=Counter)
-    cut: Counter[str] = field(default_factory=Counter)
-    views: Counter[str] = field(default_factory=Counter)
-    """In which view how many are shown."""
+PARALLEL = 20_000
+"""Examples from which on several processes pay: each takes seconds to start."""
+FORM = 1
+"""Of what is kept. A change of this package that changes tokens must change it."""
+TREES, COUNTS = "trees.arrow", "counts.json"
 
 
 def encode(
@@ -46,6 +47,7 @@ def encode(
     overlong: Overlong,
     with_rejected: bool,
     bad: BadRows,
+    cache: Path | None = None,
 ) -> Encoded:
     """Encode examples, each under the tokenizer's chat template.
 
@@ -53,134 +55,153 @@ def encode(
         max_length: most tokens of one path, BOS and EOS included.
         max_tokens: most tokens of a tree: what a row holds.
         with_rejected: whether rejected responses become branches.
-        bad: takes an example whose text spells a special token, or where prompt and response share a token.
+        bad: takes an example that has no tokens of its own; see `tokenize`.
+        cache: where token trees are kept, by the content of examples, tokenizer, template and limits. They are read
+            from there, memory-mapped. One that cannot be read or written is said, and the trees stay in memory.
 
     Raises:
         DataError: nothing is left.
     """
-    result = Encoded(trees=[])
     limits = Limits(max_length=max_length, max_tokens=max_tokens, overlong=overlong)
-    clean = _without_special_tokens(examples, tokenizer, bad)
-    # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
-    # nothing, and tokenizing it all can take minutes.
-    most = max_length * max(map(len, tokenizer.get_vocab()))
-    for begin in range(0, len(clean), AT_ONCE):
-        part = clean[begin : begin + AT_ONCE]
-        for example, prompt, paths in _tokens(part, tokenizer, most, with_rejected=with_rejected):
-            with bad.row(f"example {example.id!r}"):
-                branches = limits.apply(prompt, [_branch(prompt, path) for path in paths], result)
-                if branches:
-                    result.trees.append(
-                        TokenTree(
-                            id=example.id,
-                            prompt=as_tokens(prompt),
-                            branches=[as_tokens(branch) for branch in branches],
-                            source=example.source,
-                            dimensions=tuple(example.contrast),
-                            margin=example.margin,
-                        )
-                    )
+    work = _Work(tokenizer=tokenizer, limits=limits, with_rejected=with_rejected, policy=bad.policy)
+    if cache is None:
+        return _in_memory(work, examples, bad)
+    folder = cache / "tokens" / _key(work, examples)
+    with alone_at(folder):
+        kept = _kept(folder, bad)
+        if kept is not None:
+            return kept
+        try:
+            return _keep(folder, work, examples, bad)
+        except OSError as error:
+            log.warning("tokens are not kept, so they take memory, and another run computes them again: %s", error)
+            return _in_memory(work, examples, bad)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """What a process needs to know to tokenize."""
+
+    tokenizer: PreTrainedTokenizerBase
+    limits: Limits
+    with_rejected: bool
+    policy: OnBadRow
+
+    def part(self, examples: Sequence[Example]) -> tuple[Encoded, BadRows]:
+        bad = BadRows(policy=self.policy)
+        return tokenize(examples, self.tokenizer, self.limits, with_rejected=self.with_rejected, bad=bad), bad
+
+
+def _in_memory(work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
+    result = Encoded(trees=[])
+    result.trees = [tree for trees in _parts(work, examples, result, bad) for tree in trees]
+    return _not_empty(result, work, examples, bad)
+
+
+def _keep(folder: Path, work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
+    """Write the trees, and read them from there."""
+    result, own = Encoded(trees=[]), BadRows(policy=bad.policy)
+    partial_folder = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial_folder.mkdir(parents=True, exist_ok=True)
+        write_trees(partial_folder / TREES, _parts(work, examples, result, own))
+        result.trees = StoredTrees(partial_folder / TREES)
+        _not_empty(result, work, examples, own)
+        counts = {"trees": len(result.trees), "dropped": result.dropped, "cut": result.cut}
+        write_json(
+            partial_folder / COUNTS, {"version": VERSION, **counts, "bad": own.counts, "bad_samples": own.samples}
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        put_in_place(partial_folder, folder)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    result.trees = StoredTrees(folder / TREES)
+    bad.add(own)
+    return result
+
+
+def _kept(folder: Path, bad: BadRows) -> Encoded | None:
+    """What a folder of the cache holds, if it is whole."""
+    if not folder.exists():
+        return None
+    try:
+        counts: dict[str, Any] = read_json(folder / COUNTS)
+        trees = StoredTrees(folder / TREES)
+        if len(trees) != counts["trees"]:
+            raise RecordError(f"it holds {len(trees)} trees of {counts['trees']}")
+        if counts["bad"] and bad.policy is OnBadRow.RAISE:
+            return None  # they were counted, and stop this run when they are found again
+        bad.add(BadRows(counts=Counter(counts["bad"]), samples=dict(counts["bad_samples"])))
+        return Encoded(trees=trees, dropped=Counter(counts["dropped"]), cut=Counter(counts["cut"]))
+    except (RecordError, OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        log.warning("tokens are computed again: %s cannot be used: %s", folder, error)
+        return None
+
+
+def _not_empty(result: Encoded, work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
     if not result.trees:
-        dropped = dict(result.dropped + bad.counts)
         raise DataError(
-            f"no example is left of {len(examples)}: {dropped} at data.max_length={max_length};"
-            " raise data.max_length (and batch.max_tokens) or shorten the prompts"
+            f"no example is left of {len(examples)}: {dict(result.dropped + bad.counts)} at"
+            f" data.max_length={work.limits.max_length}; raise data.max_length (and batch.max_tokens) or shorten the"
+            " prompts"
         )
     return result
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What may not be longer than what; see `encode`."""
-
-    max_length: int
-    max_tokens: int | None
-    overlong: Overlong
-
-    def apply(self, prompt: list[int], branches: list[list[int]], result: Encoded) -> list[list[int]]:
-        """The branches, cut where they must be; none where the example is dropped. Both are counted in `result`."""
-        room = self.max_length - len(prompt)
-        if room <= 0:
-            result.dropped["prompt_too_long"] += 1
-            return []
-        longest = max(map(len, branches))
-        if longest > room and self.overlong is Overlong.DROP:
-            result.dropped["path_too_long"] += 1
-            return []
-        tree_room = self._longest_branch(len(prompt), [min(len(branch), room) for branch in branches])
-        if tree_room < min(longest, room) and (self.overlong is Overlong.DROP or tree_room < 1):
-            result.dropped["tree_too_long"] += 1
-            return []
-        if longest <= min(room, tree_room):
-            return branches
-        result.cut["response_cut" if tree_room >= room else "tree_cut"] += 1
-        branches = [branch[: min(room, tree_room)] for branch in branches]
-        if branches[0] in branches[1:]:
-            result.dropped["equal_after_cut"] += 1
-            return []
-        return branches
-
-    def _longest_branch(self, prompt: int, branches: list[int]) -> int:
-        """The most tokens that a branch may have for the tree to fit in a row, if only longer ones are cut."""
-        if self.max_tokens is None:
-            return max(branches)
-        left = self.max_tokens - prompt
-        for index, length in enumerate(sorted(branches)):
-            if length * (len(branches) - index) > left:
-                return max(0, left // (len(branches) - index))
-            left -= length
-        return max(branches)
+def _key(work: _Work, examples: Iterable[Example]) -> str:
+    """A hash of all that decides what the tokens are."""
+    limits = {**asdict(work.limits), "with_rejected": work.with_rejected}
+    versions = {name: version(name) for name in ("transformers", "tokenizers")}
+    digest = hashlib.sha256(json.dumps([FORM, versions, limits]).encode())
+    with tempfile.TemporaryDirectory() as name:
+        work.tokenizer.save_pretrained(name)
+        for path in sorted(Path(name).rglob("*")):
+            if path.is_file():
+                digest.update(path.name.encode() + path.read_bytes())
+    for e in examples:
+        turns = [[turn.role, turn.content] for turn in e.turns]
+        row = [e.id, e.source, e.system, turns, e.chosen, e.rejected, e.contrast, e.margin]
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()[:32]
 
 
-def _tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, most: int, *, with_rejected: bool
-) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
-    """Each example with the tokens of its prompt, and of the prompt with each answer.
-
-    Args:
-        most: characters after which a text is cut.
-    """
-    messages = [[m | {"content": m["content"][:most]} for m in conversation(example)] for example in examples]
-    answers = [[answer[:most] for answer in (e.chosen, *(e.rejected if with_rejected else ()))] for e in examples]
-    prompts = _token_ids(tokenizer, render_prompts(tokenizer, messages))
-    asked = [m for m, row in zip(messages, answers, strict=True) for _ in row]
-    paths = iter(_token_ids(tokenizer, render_answered(tokenizer, asked, [a for row in answers for a in row])))
-    for example, prompt, row in zip(examples, prompts, answers, strict=True):
-        yield example, prompt, [next(paths) for _ in row]
+def _parts(work: _Work, examples: Sequence[Example], result: Encoded, bad: BadRows) -> Iterator[Sequence[TokenTree]]:
+    """The trees in the order of the examples; what became of the others is added to `result` and `bad`."""
+    chunks = (list(examples[first : first + AT_ONCE]) for first in range(0, len(examples), AT_ONCE))
+    processes = len(os.sched_getaffinity(0)) if len(examples) >= PARALLEL else 1
+    parts = map(work.part, chunks) if processes == 1 else _in_processes(processes, work, chunks)
+    with tqdm(total=len(examples), desc="tokenize", unit="example", disable=None, delay=2, leave=False) as bar:
+        for encoded, own in parts:
+            result.count(encoded)
+            bad.add(own)
+            yield encoded.trees
+            bar.update(AT_ONCE)
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
+def _in_processes(number: int, work: _Work, chunks: Iterable[Sequence[Example]]) -> Iterator[tuple[Encoded, BadRows]]:
+    """The parts in order; no more chunks are read than the processes need to keep busy."""
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(number, spawn, _begin, (work,)) as pool:
+        waiting: deque[Future[tuple[Encoded, BadRows]]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_part, chunk))
+                if len(waiting) > 2 * number:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _branch(prompt: list[int], path: list[int]) -> list[int]:
-    if path[: len(prompt)] != prompt:
-        raise BadRowError(
-            "boundary_inside_token",
-            "the boundary of prompt and response falls inside a token, so the model would be trained on tokens it never"
-            " sees when it generates; use a template that ends the prompt with a marker",
-        )
-    return path[len(prompt) :]
+_OF_PROCESS: list[_Work] = []
+"""The work of a process that tokenizes: sent once, and not with every chunk."""
 
 
-def _texts(example: Example) -> list[str]:
-    return [*(message["content"] for message in conversation(example)), example.chosen, *example.rejected]
+def _begin(work: _Work) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _OF_PROCESS.append(work)
 
 
-def _without_special_tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, bad: BadRows
-) -> list[Example]:
-    specials = [token for token in tokenizer.all_special_tokens if token]
-    clean: list[Example] = []
-    for example in examples:
-        with bad.row(f"example {example.id!r}"):
-            for token in specials:
-                if any(token in text for text in _texts(example)):
-                    raise BadRowError(
-                        "special_token",
-                        f"its text spells the special token {token!r}, which would begin or end a turn; remove or"
-                        " escape it",
-                    )
-            clean.append(example)
-    return clean
+def _part(examples: Sequence[Example]) -> tuple[Encoded, BadRows]:
+    return _OF_PROCESS[0].part(examples)

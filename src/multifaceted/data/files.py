@@ -1,13 +1,19 @@
-"""Rows of JSON Lines, JSON and Parquet files, the text ones gzipped or not; told apart by their content."""
+"""Rows of JSON Lines, JSON, Parquet, CSV and TSV files, the text ones gzipped or not.
+
+Content tells formats apart; only CSV and TSV, which no content gives away, go by their suffix.
+"""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,10 +26,22 @@ from multifaceted.data.source import BadRowError, BadRows, DataError
 
 HUB = "hf:/datasets/"
 """How a `Path` spells hf://datasets/."""
+ON_HUB = re.compile(HUB + r"(?P<name>[^/@]+/[^/@]+)(@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(/(?P<within>.+))?")
 DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz"]
 DESCRIPTION = "dataset_info*.json"
 """What older data sets of the hub say about themselves."""
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
+
+
+class _Csv(csv.excel):
+    strict = True
+
+
+class _Tsv(csv.excel_tab):
+    quoting = csv.QUOTE_NONE  # quotation marks are letters like others
+
+
+DIALECTS: dict[str, type[csv.Dialect]] = {".csv": _Csv, ".tsv": _Tsv}
 
 
 class Row(NamedTuple):
@@ -45,41 +63,75 @@ def stem_of(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def files_of(path: Path) -> dict[str, Path]:
+def files_of(path: Path, key: str = "data.source.train_file") -> dict[str, Path]:
     """The files that a path names: itself, or the data files in a folder or in a data set of the hub.
 
     Returns:
         What rows are called by, to their file: its stem, in a folder with the folders below that one.
 
     Args:
-        path: `hf://datasets/<owner>/<name>[@revision]` is downloaded once, into the hub's cache.
+        path: also a pattern such as `data/train-*`, where `*` stands for folders too, or a data set of the hub,
+            `hf://datasets/<owner>/<name>[@revision][/files]`, which is downloaded once, into the hub's cache.
+        key: the setting that names the path, for messages.
 
     Raises:
         DataError: a folder without data files, or a data set that cannot be had.
     """
-    text = path.as_posix()
-    if text.startswith(HUB):
-        name, _, revision = text.removeprefix(HUB).partition("@")
-        try:
-            path = Path(
-                snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=DATA_FILES)
-            )
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"the hub's data set {name} cannot be had: {reason}. Or name files you have") from error
+    patterns = DATA_FILES
+    if path.as_posix().startswith(HUB):
+        path, patterns = _downloaded(path.as_posix(), key)
+    elif "*" in path.as_posix():
+        path, patterns = _folder_and_pattern(path)
     if not path.is_dir():
         return {stem_of(path): path}
-    files = sorted(file for pattern in DATA_FILES for file in path.rglob(pattern) if not file.match(DESCRIPTION))
+    files = sorted(file for file in path.rglob("*") if _is_data(file) and _fits(file.relative_to(path), patterns))
     found = {(file.relative_to(path).parent / stem_of(file)).as_posix(): file for file in files}
     if len(found) < len(files):
         raise DataError(f"{path} holds files that differ in their format only; keep one of each")
     if not found:
-        raise DataError(f"{path} holds no data files ({', '.join(DATA_FILES)}); name a folder or a file with rows")
+        raise DataError(
+            f"{path} holds no data files ({', '.join(patterns)}); name a folder or a file with rows: {key}=..."
+        )
     return found
 
 
-def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
-    """Read a file row by row. `bad` takes the rows that cannot be read.
+def _downloaded(url: str, key: str) -> tuple[Path, list[str]]:
+    """The folder in the hub's cache that holds a data set, and which of its files are meant."""
+    found = ON_HUB.fullmatch(url)
+    if found is None:
+        raise DataError(f"{key}={url.replace(HUB, 'hf://datasets/')}: expected hf://datasets/<owner>/<name>[/files]")
+    name, within = found["name"], found["within"]
+    patterns = [within, f"{within}/*"] if within else DATA_FILES
+    try:
+        folder = snapshot_download(name, repo_type="dataset", revision=found["revision"], allow_patterns=patterns)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        local = f"FOLDER/{within}" if within else "FOLDER"
+        raise DataError(
+            f"the hub's data set {name} cannot be had: {reason}. Or name files you have: where there is a network,"
+            f" hf download {name} --repo-type dataset --local-dir FOLDER; here, {key}={local}"
+        ) from error
+    return Path(folder), patterns
+
+
+def _folder_and_pattern(path: Path) -> tuple[Path, list[str]]:
+    first = next(place for place, part in enumerate(path.parts) if "*" in part)
+    return Path(*path.parts[:first]), ["/".join(path.parts[first:])]
+
+
+def _fits(file: Path, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(file.as_posix(), pattern) for pattern in patterns)
+
+
+def _is_data(file: Path) -> bool:
+    return file.is_file() and _fits(Path(file.name), DATA_FILES) and not file.match(DESCRIPTION)
+
+
+def read_rows(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
+    """Read a file row by row. `bad` counts the rows, and takes those that cannot be read.
+
+    Args:
+        keyed: whether a JSON document that is an object holds rows, by their names.
 
     Raises:
         DataError: the file is missing, truncated or of another format.
@@ -93,7 +145,7 @@ def read_rows(path: Path, bad: BadRows) -> Iterator[Row]:
             yield from _table_rows(path, bad)
             return
         with gzip.open(path) if magic.startswith(GZIP) else path.open("rb") as text:
-            yield from _text_rows(text, path, bad)
+            yield from _text_rows(text, path, bad, keyed=keyed)
     except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from error
 
@@ -104,6 +156,7 @@ def _table_rows(path: Path, bad: BadRows) -> Iterator[Row]:
         for place in range(batch.num_rows):
             number += 1
             where = f"{path}, row {number}"
+            bad.read += 1
             with bad.row(where):
                 yield Row(number, where, _cells(batch.slice(place, 1)))
 
@@ -115,22 +168,66 @@ def _cells(row: pa.RecordBatch) -> Any:
         raise _wrong_encoding(error) from None
 
 
-def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows) -> Iterator[Row]:
+def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows, *, keyed: bool) -> Iterator[Row]:
+    for suffix, dialect in DIALECTS.items():
+        if suffix in path.suffixes:
+            yield from _delimited_rows(stream, path, bad, dialect)
+            return
     lines: Iterable[bytes] = stream
     if stream.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, value in enumerate(_list(stream.read(), path), start=1):
+            bad.read += 1
             yield Row(number, f"{path}, row {number}", value)
         return
     if ".json" in path.suffixes:  # JSON Lines under that name are common
         content = stream.read()
-        _refuse_document(content, path)
+        document = _document(content)
+        if keyed and isinstance(document, dict):
+            for number, (key, value) in enumerate(document.items(), start=1):
+                bad.read += 1
+                yield Row(number, f"{path}, key {key!r}", value)
+            return
+        _refuse_document(document, path)
         lines = io.BytesIO(content)
     for number, line in enumerate(lines, start=1):
         if line.isspace():
             continue
         where = f"{path}, line {number}"
+        bad.read += 1
         with bad.row(where):
             yield Row(number, where, _parse(line))
+
+
+def _delimited_rows(
+    stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows, dialect: type[csv.Dialect]
+) -> Iterator[Row]:
+    """Rows below a line of names; every cell is a text."""
+    # A byte that is not UTF-8 becomes half of a character, so that it spoils its own row only.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = csv.reader(text, dialect)
+    try:
+        names = next(lines, [])
+        if len({*names}) < len(names):
+            raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}; name each once")
+        for cells in lines:
+            if not cells:
+                continue
+            where = f"{path}, line {lines.line_num}"
+            bad.read += 1
+            with bad.row(where):
+                yield Row(lines.line_num, where, _by_name(names, cells))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {lines.line_num}: {error}; mend it") from error
+
+
+def _by_name(names: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise BadRowError("wrong_width", f"{len(cells)} cells for the {len(names)} columns of the first line")
+    try:
+        "".join(cells).encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(error) from None
+    return dict(zip(names, cells, strict=True))
 
 
 def _parse(text: bytes) -> Any:
@@ -155,11 +252,17 @@ def _list(content: bytes, path: Path) -> list[Any]:
         raise DataError(f"{path}: the list is not JSON ({error}); mend it") from error
 
 
-def _refuse_document(content: bytes, path: Path) -> None:
-    """Refuse one JSON value that is no list; several values are JSON Lines."""
+def _document(content: bytes) -> Any:
+    """The one JSON value of a file; None where it holds several, as JSON Lines does, or none that can be read."""
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
+        return None
+
+
+def _refuse_document(value: Any, path: Path) -> None:
+    """Refuse one JSON value that is no list."""
+    if value is None:
         return
     keys = f" with the keys {', '.join(value)}" if isinstance(value, dict) else ""
     raise DataError(

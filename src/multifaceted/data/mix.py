@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from multifaceted.data.shares import ALL, largest_remainder, shares_of
 from multifaceted.data.source import DataError, DataSource
@@ -47,17 +48,25 @@ class Mix:
         """Contrasts with a weight, as shares of 1; empty where the mix does not choose."""
         return shares_of("contrasts", self.contrasts) if self.contrasts else {}
 
-    def refuse_unknown(self, examples: Sequence[Example]) -> None:
+    def refuse_unknown(self, examples: Iterable[Example]) -> None:
         """Refuse views that these examples cannot be shown in.
 
         Raises:
             DataError: an unknown dimension, or examples that state no preference in a dimension of a view.
         """
-        known = sorted({p.dimension for example in examples for p in example.preferences})
-        for view in self.view_shares:
-            if view in (RELEASED, DEFAULT, NONE):
-                continue
-            lacking = [example.id for example in examples if not _states(example, view)]
+        views = [view for view in self.view_shares if view not in (RELEASED, DEFAULT, NONE)]
+        if not views:
+            return
+        number, dimensions = 0, set()
+        without: dict[str, list[str]] = {view: [] for view in views}
+        for example in examples:
+            number += 1
+            dimensions |= {p.dimension for p in example.preferences}
+            for view in views:
+                if not _states(example, view):
+                    without[view].append(example.id)
+        known = sorted(dimensions)
+        for view, lacking in without.items():
             unknown = [name for name in view.split("+") if view != ALL and name not in known]
             if unknown and known:
                 allowed = ", ".join([RELEASED, ALL, DEFAULT, NONE, *known])
@@ -67,7 +76,7 @@ class Mix:
                 )
             if lacking:
                 raise DataError(
-                    f"mix.views.{view}: {len(lacking)} of {len(examples)} examples state no preference to show in it,"
+                    f"mix.views.{view}: {len(lacking)} of {number} examples state no preference to show in it,"
                     f" first {lacking[0]!r}; such data can only be shown as mix=released"
                 )
 
@@ -77,18 +86,21 @@ class Mix:
         views = [v for v, number in largest_remainder(self.view_shares, len(ids)).items() for _ in range(number)]
         return dict(zip(order, views, strict=True))
 
-    def choose_contrasts(self, examples: Sequence[Example]) -> tuple[list[Example], Counter[str]]:
-        """The largest subset whose pairs differ in the shares of `contrasts`, and how many were left out.
+    def choose_contrasts(self, examples: Iterable[Example]) -> list[int]:
+        """The largest subset whose pairs differ in the shares of `contrasts`, as indices.
 
         A hash that no seed changes draws it.
 
         Raises:
             DataError: no example has one of the contrasts.
         """
-        if not self.contrasts:
-            return list(examples), Counter()
-        every = {name for e in examples for name in (*e.contrast, *(p.dimension for p in e.preferences))}
-        of_example = [contrast_name(example.contrast, every) for example in examples]
+        every: set[str] = set()
+        places, contrasts = [], []
+        for example in examples:
+            every |= {*example.contrast, *(p.dimension for p in example.preferences)}
+            places.append(_hash("contrast", example.id))
+            contrasts.append(tuple(example.contrast))
+        of_example = [contrast_name(contrast, every) for contrast in contrasts]
         found = Counter(of_example)
         shares = {_in_order(name): share for name, share in self.contrast_shares.items()}
         absent = [name for name in shares if not found[name]]
@@ -99,15 +111,12 @@ class Mix:
             )
         size = min(int(found[name] / share + 1e-9) for name, share in shares.items())
         left = largest_remainder(shares, size)
-        kept: set[str] = set()
-        for example, name in sorted(
-            zip(examples, of_example, strict=True), key=lambda pair: _hash("contrast", pair[0].id)
-        ):
-            if left.get(name, 0):
-                left[name] -= 1
-                kept.add(example.id)
-        chosen = [example for example in examples if example.id in kept]
-        return chosen, Counter({"other_contrast": len(examples) - len(chosen)} if len(chosen) < len(examples) else {})
+        kept = []
+        for index in sorted(range(len(places)), key=places.__getitem__):
+            if left.get(of_example[index], 0):
+                left[of_example[index]] -= 1
+                kept.append(index)
+        return sorted(kept)
 
 
 def show(example: Example, view: str, source: DataSource) -> Example:
@@ -118,6 +127,25 @@ def show(example: Example, view: str, source: DataSource) -> Example:
         return replace(example, system=source.default_message if view == DEFAULT else None)
     wanted = [p for p in example.preferences if view == ALL or p.dimension in view.split("+")]
     return replace(example, system=source.system_message(example, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown(Sequence[Example]):
+    """Examples, each in the view that it was given, made when it is asked for."""
+
+    examples: Sequence[Example]
+    views: Mapping[str, str]
+    """By example id."""
+    source: DataSource
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        example = self.examples[index]
+        return show(example, self.views[example.id], self.source)
 
 
 def contrast_name(dimensions: Iterable[str], every: set[str]) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multifaceted.data.files import Row, files_of, read_rows
+from multifaceted.data.files import HUB, Row, files_of, read_rows
+from multifaceted.data.licences import Collection, Licence, Terms, licence_of
 from multifaceted.data.rows import COLUMNS, example_of
 from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
 from multifaceted.mini.holdout import position
@@ -26,6 +27,7 @@ class PreferenceFiles(DataSource):
             whatever their system messages.
         columns: our names of columns to those of the files, where they differ; null for one that is not to be read.
         max_examples: read only so many good rows of `train_file`, and of `validation_file`.
+        licence: a collection whose licence is known, or what the licence of your files allows; repeated on the card.
     """
 
     train_file: Path | list[Path]
@@ -33,6 +35,7 @@ class PreferenceFiles(DataSource):
     validation_share: float = 0.05
     columns: dict[str, str | None] = field(default_factory=dict)
     max_examples: int | None = None
+    licence: Collection | Licence | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
@@ -43,32 +46,42 @@ class PreferenceFiles(DataSource):
             if name not in COLUMNS:
                 raise ValueError(f"columns has {name!r}, which is not ours; ours are {', '.join(COLUMNS)}")
 
-    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
         """Rows of `train_file`, less those held out."""
         examples = self._read(self._files()[0], bad)
         if self.validation_file is not None:
             return examples
-        return [example for example in examples if not self._is_held_out(example)]
+        return (example for example in examples if not self._is_held_out(example))
 
-    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> Iterator[Example]:
         """Rows of `validation_file`, or those held out of `train_file`."""
         if self.validation_file is not None:
-            return self._read(self._files()[1], bad)
+            yield from self._read(self._files()[1], bad)
+            return
+        read = held_out = 0
         # A row that cannot be read has no prompt to place it by; it is counted as one of training.
-        examples = self._read(self._files()[0], BadRows(policy=OnBadRow.DROP))
-        held_out = [example for example in examples if self._is_held_out(example)]
+        for example in self._read(self._files()[0], BadRows(policy=OnBadRow.DROP)):
+            read += 1
+            if self._is_held_out(example):
+                held_out += 1
+                yield example
         if not held_out:
             raise DataError(
-                f"none of {len(examples)} rows is held out at data.source.validation_share={self.validation_share};"
+                f"none of {read} rows is held out at data.source.validation_share={self.validation_share};"
                 " raise it or name a data.source.validation_file"
             )
-        return held_out
+
+    def terms(self) -> list[Terms]:
+        """The licence of all files alike."""
+        files = ", ".join(str(path).replace(HUB, "hf://datasets/") for path in self._train_paths)
+        return [Terms(where=self.where, files=files, licence=licence_of(self.licence))]
 
     def convert(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
         """The examples of a file, each with its row. For collections whose examples take several rows."""
         for row in rows:
             with bad.row(row.where):
-                for example in self.examples_of(row, label):
+                for place, example in enumerate(self.examples_of(row, label)):
+                    bad.further += place > 0
                     yield row, example
 
     def examples_of(self, row: Row, label: str) -> Iterable[Example]:
@@ -91,8 +104,14 @@ class PreferenceFiles(DataSource):
 
         The path is the one in the config, not where a download lies: ids decide who gets which view.
         """
-        sides = (self._train_paths, [self.validation_file] if self.validation_file else [])
-        named = [[(path, name, file) for path in side for name, file in files_of(path).items()] for side in sides]
+        sides = {
+            "train_file": self._train_paths,
+            "validation_file": [self.validation_file] if self.validation_file else [],
+        }
+        named = [
+            [(path, name, file) for path in paths for name, file in files_of(path, f"{self.where}.{key}").items()]
+            for key, paths in sides.items()
+        ]
         uses = Counter(name for name, _ in {(name, file) for side in named for _, name, file in side})
 
         def label(path: Path, name: str, file: Path) -> str:
@@ -105,8 +124,8 @@ class PreferenceFiles(DataSource):
         instruction = [(turn.role, turn.content) for turn in example.turns]
         return position("instruction", json.dumps(instruction)) < self.validation_share
 
-    def _read(self, files: dict[str, Path], bad: BadRows) -> list[Example]:
-        examples: list[Example] = []
+    def _read(self, files: dict[str, Path], bad: BadRows) -> Iterator[Example]:
+        number = 0
         place_of: dict[str, str] = {}
         found: set[str] = set()
         for label, path in files.items():
@@ -121,17 +140,17 @@ class PreferenceFiles(DataSource):
                         )
                     place_of[example.id] = row.where
                     found |= row.value.keys()
-                    examples.append(example)
-                if len(examples) == self.max_examples:
-                    return examples
+                    number += 1
+                    yield example
+                if number == self.max_examples:
+                    return
         self._refuse_absent(found, files)
-        return examples
 
     def _refuse_absent(self, found: set[str], files: Mapping[str, Path]) -> None:
         """A misspelt name of an optional column would otherwise leave it out in silence."""
         for ours, theirs in self.columns.items():
             if found and theirs is not None and theirs not in found:
                 raise DataError(
-                    f"data.source.columns.{ours}={theirs!r} is a column of no row in"
+                    f"{self.where}.columns.{ours}={theirs!r} is a column of no row in"
                     f" {', '.join(map(str, files.values()))}; found {', '.join(sorted(found))}"
                 )

@@ -11,9 +11,10 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
-from multifaceted.data.source import BadRowError
+from multifaceted.data.source import BadRowError, check_text
 from multifaceted.records import Example, StatedPreference, Turn
 
 COLUMNS = (
@@ -30,6 +31,9 @@ COLUMNS = (
     "margin",
 )
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+MOST_NAMES = 30
+"""Columns that a message lists."""
+MOST_CHARACTERS = 80
 TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -82,10 +86,21 @@ def _prompt_and_answer(cells: dict[str, Any], row: Mapping[str, Any]) -> tuple[l
     if missing:
         raise BadRowError(
             "missing_column",
-            f"no {', no '.join(missing)}; found {', '.join(map(str, row)) or 'nothing'}."
+            f"no {', no '.join(missing)}; found {names_of(row)}."
             " Name your columns: data.source.columns={prompt: question}",
         )
     return [] if prompt is None else _prompt(prompt), answer
+
+
+def names_of(row: Mapping[str, Any]) -> str:
+    """The columns of a row, for messages."""
+    names = [_short(name) for name in list(row)[:MOST_NAMES]]
+    return ", ".join(names + ["..."] * (len(row) > MOST_NAMES)) or "nothing"
+
+
+def _short(name: Any) -> str:
+    text = str(name)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 
 
 def _is_whole(answer: Any) -> bool:
@@ -119,7 +134,8 @@ def _conversation(prompt: list[Turn], answer: Any, column: str) -> list[Turn]:
         raise BadRowError("no_answer", f"{column} does not end with a turn of the assistant")
     if len(turns) == 1:
         return [*prompt, *turns]
-    if any(turn not in turns for turn in prompt):
+    said = {(turn.role, turn.content) for turn in turns}
+    if any((turn.role, turn.content) not in said for turn in prompt):
         raise BadRowError(
             "prompt_disagrees",
             f"prompt is not part of the conversation in {column}; to read only the conversation:"
@@ -192,9 +208,12 @@ def _preferences(value: Any) -> list[StatedPreference]:
     if value is None:
         return []
     try:
-        return [StatedPreference(**preference) for preference in value]
+        stated = [StatedPreference(**preference) for preference in value]
     except TypeError as error:
         raise BadRowError("wrong_type", f"preference_set does not fit: {error}") from None
+    for text in (text for preference in stated for text in astuple(preference)):
+        check_text("preference_set", text)
+    return stated
 
 
 def _names(value: Any) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from multifaceted.data.licences import Terms
 from multifaceted.data.shares import ALL, take_turns
 from multifaceted.mini import world
 from multifaceted.mini.lexicon import messages, taxonomy
@@ -31,6 +32,10 @@ class BadRowError(DataError):
         self.reason = reason
 
 
+class LeftOutError(BadRowError):
+    """A row that is sound but has nothing to teach, such as a tie; it is counted, and no policy makes it an error."""
+
+
 class OnBadRow(StrEnum):
     """What happens to a row that cannot be trained on."""
 
@@ -43,9 +48,25 @@ class BadRows:
     """The one place through which every bad row passes: it stops the run or is left out and counted."""
 
     policy: OnBadRow = OnBadRow.RAISE
+    option: str = "data.on_bad_row"
+    """The setting that chooses the policy, for messages."""
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
+    by_design: set[str] = field(default_factory=set)
+    """Reasons of `counts` that no policy makes an error."""
+    read: int = 0
+    """Rows that were read, good or not; of a source that makes its examples, those."""
+    further: int = 0
+    """Examples beyond the first of their row."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    """Rows that are trained on, though they lack something."""
+
+    @property
+    def errors(self) -> Counter[str]:
+        """Of `counts` those that stop a run where the policy is to raise."""
+        return Counter({reason: number for reason, number in self.counts.items() if reason not in self.by_design})
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -53,20 +74,38 @@ class BadRows:
         try:
             yield
         except BadRowError as error:
-            if self.policy is OnBadRow.RAISE:
-                raise DataError(f"{where}: {error} (or leave out and count such rows: data.on_bad_row=drop)") from None
+            if isinstance(error, LeftOutError):
+                self.by_design.add(error.reason)
+            elif self.policy is OnBadRow.RAISE:
+                raise DataError(f"{where}: {error} (or leave out and count such rows: {self.option}=drop)") from None
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, f"{where}: {error}")
 
-    def leave_out(self, reason: str, problem: str) -> None:
-        """Count a row that is sound but has nothing to teach, such as a tie; no policy makes that an error."""
-        self.counts[reason] += 1
+    def leave_out(self, reason: str, problem: str, number: int = 1) -> None:
+        """Count rows that are sound but not trained on, such as ties; no policy makes that an error."""
+        self.by_design.add(reason)
+        self.counts[reason] += number
         self.samples.setdefault(reason, problem)
+
+    def keep(self, reason: str, problem: str) -> None:
+        """Count a row that is trained on though it lacks something, such as a preference set."""
+        self.kept[reason] += 1
+        self.samples.setdefault(reason, problem)
+
+    def add(self, other: BadRows) -> None:
+        """Count what another one counted."""
+        self.counts += other.counts
+        self.kept += other.kept
+        self.samples = other.samples | self.samples
+        self.by_design |= other.by_design
+        self.read += other.read
+        self.further += other.further
 
     def report(self, part: str) -> None:
         """Log one line per reason."""
-        for reason, number in sorted(self.counts.items()):
-            log.warning("%s rows left out as %s: %s, first %s", part, reason, number, self.samples[reason])
+        for became, counter in (("left out", self.counts), ("kept", self.kept)):
+            for reason, number in sorted(counter.items()):
+                log.warning("%s rows %s as %s: %s, first %s", part, became, reason, number, self.samples[reason])
 
 
 class DataSource:
@@ -74,16 +113,27 @@ class DataSource:
 
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
+    where: str = "data.source"
+    """The key of this source in the config, for messages."""
 
-    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> list[Example]:
-        """Training examples.
+    def terms(self) -> list[Terms]:
+        """Under which licences its files are; none for what comes with this package."""
+        return []
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether an example may take several rows, so that rows cannot be counted against examples."""
+        return False
+
+    def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterable[Example]:
+        """Training examples, the same at every call; a stream where there may be many.
 
         Args:
             contrasts: shares of what pairs are to differ in; a source that makes its pairs makes them so.
         """
         raise NotImplementedError
 
-    def validation(self, seed: int, bad: BadRows) -> list[Example]:
+    def validation(self, seed: int, bad: BadRows) -> Iterable[Example]:
         """Held-out pairs."""
         raise NotImplementedError
 
@@ -120,10 +170,12 @@ class MiniCollection(DataSource):
         unknown = sorted({dimension for names in asked.values() for dimension in names} - {*every})
         if unknown:
             raise DataError(f"mix.contrasts names {', '.join(unknown)}; the mini world has {', '.join(every)}")
+        bad.read += self.num_examples
         return world.collection([asked[name] for name in turns], seed, num_rejected=self.num_rejected)
 
     def validation(self, seed: int, bad: BadRows) -> list[Example]:
         """Pairs on held-out combinations, half of them differing in one dimension only."""
+        bad.read += self.num_validation
         return world.validation_pairs(self.num_validation, seed, num_rejected=self.num_rejected)
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
@@ -132,18 +184,18 @@ class MiniCollection(DataSource):
 
 
 def check_examples(
-    examples: Sequence[Example], bad: BadRows, *, needs_rejected: bool, taken: Collection[str] = ()
-) -> list[Example]:
-    """The examples that an objective can learn from.
+    examples: Iterable[Example], bad: BadRows, *, needs_rejected: bool, taken: set[str] | None = None
+) -> Iterator[Example]:
+    """The examples that an objective can learn from, one by one.
 
     Args:
-        taken: ids that other examples of the run have.
+        taken: ids that examples of the run have; grows by those of these.
 
     Raises:
-        DataError: no example is left.
+        DataError: no example is left, which is known at the end.
     """
-    good: list[Example] = []
-    ids = set(taken)
+    ids = set() if taken is None else taken
+    before = len(ids)
     for example in examples:
         with bad.row(f"example {example.id!r}"):
             check_example(example)
@@ -155,11 +207,10 @@ def check_examples(
                 # Reference values are kept by id, for training and validation together.
                 raise BadRowError("duplicate_id", "this id occurs twice in training and validation; ids must be unique")
             ids.add(example.id)
-            good.append(example)
-    if not good:
+            yield example
+    if len(ids) == before:
         sample = next(iter(bad.samples.values()), "none was left out")
         raise DataError(f"the data source has no examples; left out: {dict(bad.counts)}, first {sample}")
-    return good
 
 
 def check_example(example: Example) -> None:
@@ -171,11 +222,11 @@ def check_example(example: Example) -> None:
     """
     responses = [("chosen", example.chosen), *(("rejected", text) for text in example.rejected)]
     for name, text in responses:
-        _check_text(name, text, if_empty="empty_response")
+        check_text(name, text, if_empty="empty_response")
     for turn in example.turns:
-        _check_text("turns", turn.content, if_empty="empty_turn")
+        check_text("turns", turn.content, if_empty="empty_turn")
     if example.system is not None:
-        _check_text("system", example.system)
+        check_text("system", example.system)
     roles = [turn.role for turn in example.turns]
     if roles[-1:] != ["user"]:
         raise BadRowError("no_user_turn", "the last turn must be the user's")
@@ -187,7 +238,16 @@ def check_example(example: Example) -> None:
         raise BadRowError("equal_responses", "chosen and rejected are the same text; such a pair teaches nothing")
 
 
-def _check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+def check_text(name: str, text: object, *, if_empty: str | None = None) -> None:
+    """Refuse what is no text, or cannot be written as UTF-8.
+
+    Args:
+        name: what the text is, for the message.
+        if_empty: the reason for which an empty one is refused; None where it may be empty.
+
+    Raises:
+        BadRowError: says what it is instead.
+    """
     if not isinstance(text, str):
         raise BadRowError("wrong_type", f"{name} is {reprlib.repr(text)}, a {type(text).__name__}; expected a string")
     if if_empty and not text.strip():

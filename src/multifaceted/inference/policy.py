@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from multifaceted.model.folder import check_model_folder, refuse_reward_model
-from multifaceted.model.tokenizer import padding_id
+from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
 from multifaceted.records import Prompt, Response
 
 
@@ -77,13 +78,15 @@ class PolicyEngine:
 
         Raises:
             ValueError: `policy` is not a policy folder.
-            EngineError: a prompt leaves no room for an answer, or the tokenizer has no chat template.
+            EngineError: a prompt leaves no room for an answer, or the tokenizer has no chat template or one that
+                refuses a prompt.
         """
         refuse_reward_model(str(policy), check_model_folder(policy).get("architectures"))
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(policy))
         if not tokenizer.chat_template:
             raise EngineError(f"{policy} has no chat template, so there is no telling how to put a prompt to it")
+        hide_blank(tokenizer)
         model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True))
         model = cast(PreTrainedModel, model.to(device).eval())
         encoded = self._encode(tokenizer, model, prompts)
@@ -102,9 +105,7 @@ class PolicyEngine:
     def _encode(
         self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, prompts: Sequence[Prompt]
     ) -> list[list[int]]:
-        texts = [
-            tokenizer.apply_chat_template(p.messages(), tokenize=False, add_generation_prompt=True) for p in prompts
-        ]
+        texts = [_rendered(tokenizer, prompt) for prompt in prompts]
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
         context = getattr(model.config, "max_position_embeddings", None)
         for prompt, ids in zip(prompts, encoded, strict=True):
@@ -120,7 +121,7 @@ class PolicyEngine:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: list[list[int]], seeds: list[int]
     ) -> list[tuple[str, bool]]:
         width = max(map(len, encoded))
-        padding = padding_id(tokenizer)
+        padding, ends = padding_id(tokenizer), ends_of_turn(model, tokenizer)
         input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
         attention_mask = torch.tensor(
             [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
@@ -131,16 +132,16 @@ class PolicyEngine:
             input_ids=input_ids,
             attention_mask=attention_mask,
             do_sample=False,
+            eos_token_id=ends,
             max_new_tokens=min(self.max_new_tokens, context - width),
             pad_token_id=padding,
             logits_processor=self._processors(seeds, model.device),
         )
         answers = []
         for row in output[:, width:].tolist():
-            finished = tokenizer.eos_token_id in row
-            ids = row[: row.index(tokenizer.eos_token_id)] if finished else row
-            text = cast(str, tokenizer.decode(ids, skip_special_tokens=True))
-            answers.append((text.removeprefix(" "), finished))
+            length = next((place for place, token in enumerate(row) if token in ends), None)
+            text = cast(str, tokenizer.decode(row[:length], skip_special_tokens=True))
+            answers.append((text, length is not None))
         return answers
 
     def _processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
@@ -154,6 +155,13 @@ class PolicyEngine:
                 processors.append(TopPLogitsWarper(self.top_p))
             processors.append(GumbelNoise(seeds, device))
         return processors
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    try:
+        return cast(str, tokenizer.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise EngineError(f"the policy's chat template refuses prompt {prompt.id!r}: {error}") from error
 
 
 def prompt_seed(seed: int, prompt_id: str) -> int:

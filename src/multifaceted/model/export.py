@@ -8,6 +8,8 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.model.sharded import barrier, is_sharded, write_shards
+from multifaceted.model.tokenizer import ends_of_turn
+from multifaceted.model.tokenizer_files import write_tokenizer
 from multifaceted.model.weights import hash_files
 from multifaceted.records import put_in_place
 
@@ -18,6 +20,9 @@ def export_model(
     """Write weights, tokenizer with its chat template, and the card; the folder appears whole or not at all.
 
     A sharded model is written by all ranks together; `is_first` is true on one of them.
+
+    Raises:
+        TokenizerFilesError: whoever loads the folder would get other tokens than training had.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     if is_first:
@@ -34,8 +39,11 @@ def export_model(
 
 
 def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
+    # No sampling settings: those are the server's or the request's.
     generation = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=model.config.pad_token_id
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends_of_turn(model, tokenizer),
+        pad_token_id=model.config.pad_token_id,
     )
     if is_sharded(model):
         shutil.rmtree(folder / "sharded")
@@ -46,7 +54,7 @@ def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     else:
         model.generation_config = generation
         model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(tokenizer, folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

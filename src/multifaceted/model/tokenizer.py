@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -45,3 +45,26 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     raise ValueError(
         "the tokenizer has neither a padding token nor an unknown token besides EOS; set tokenizer.pad_token"
     )
+
+
+def ends_of_turn(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: EOS, and what else the model's generation config names, such as Qwen's two."""
+    named = model.generation_config.eos_token_id if model.can_generate() else None
+    others = named if isinstance(named, list) else [named]
+    return [end for end in dict.fromkeys([tokenizer.eos_token_id, *others]) if end is not None]
+
+
+def hide_blank(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where the chat template writes a blank before an answer, have the tokenizer decode an answer without it.
+
+    SentencePiece tokenizers do so, byte-level ones do not: every server would return what no answer in training had.
+    """
+    if not (tokenizer.chat_template and tokenizer.is_fast):
+        return
+    asked = [{"role": "user", "content": "What is rain?"}]
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    answered = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": "Water."}], tokenize=False)
+    answer = tokenizer(answered.removeprefix(prompt), add_special_tokens=False)["input_ids"]
+    if tokenizer.decode(answer).startswith(" "):
+        backend = tokenizer.backend_tokenizer
+        backend.decoder = decoders.Sequence([backend.decoder, decoders.Strip(content=" ", left=1, right=0)])

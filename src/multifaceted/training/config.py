@@ -43,7 +43,6 @@ OURS = {
 }
 """Arguments of Lightning's Trainer that follow from our own keys."""
 
-
 AUTO = ("auto", -1, "-1")
 """Spellings of all devices of the node; under a launcher, those it has started processes for."""
 
@@ -74,6 +73,7 @@ class TrainConfig:
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
         projection: what computes log-probabilities from hidden states.
         compile: compile each layer with torch.compile, which the first steps pay for.
+        preview: show so many examples as the model sees them, and a report of the data, and train nothing.
         trainer: arguments of Lightning's Trainer, passed through.
     """
 
@@ -103,6 +103,7 @@ class TrainConfig:
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
+    preview: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_epochs < 1 or (self.max_steps is not None and self.max_steps < 1):

@@ -36,7 +36,7 @@ class Planned:
 
 
 def plan(config: TrainConfig) -> Planned:
-    """Plan a run. Nothing is written, and no weights are read.
+    """Plan a run. Nothing is written but the cache of tokens, which the run will read, and no weights are read.
 
     Raises:
         DataError, ValueError: what would stop the run before training.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
-from multifaceted.data.dataset import counts
-from multifaceted.data.encode import Encoded
+from multifaceted.data.dataset import Part, counts
+from multifaceted.data.licences import objections
 from multifaceted.data.source import texts_of
+from multifaceted.data.tokenize import Encoded
 from multifaceted.model.build import ModelSource
 from multifaceted.model.score import Scorer
 from multifaceted.records import Example
@@ -22,6 +25,8 @@ from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.start import Start, load_scorer
 from multifaceted.trees import TokenTree
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,7 +54,7 @@ class Prepared:
 
 
 def prepare_data(
-    config: TrainConfig, source: ModelSource, *, check: Callable[[Sequence[Example]], None], is_first: bool = True
+    config: TrainConfig, source: ModelSource, *, check: Callable[[Iterable[Example]], None], is_first: bool = True
 ) -> TokenData:
     """Read the examples and encode them.
 
@@ -60,20 +65,58 @@ def prepare_data(
     Raises:
         DataError: bad rows, or no example is left.
     """
-    needs_rejected = config.objective.needs_rejected
-    train, validation = config.data.examples(config.mix, config.seed, needs_rejected=needs_rejected)
-    check([*train.examples, *validation.examples])
-    tokenizer = source.load_tokenizer(texts_of(train.examples))
-    order, most = stream_seed(config.seed, "views"), config.batch.max_tokens
-    data = TokenData(
-        tokenizer=tokenizer,
-        train=config.data.encode(train, config.mix, order, tokenizer, max_tokens=most, with_rejected=needs_rejected),
-        held_out=config.data.encode(validation, config.mix, order, tokenizer, max_tokens=most, with_rejected=True),
-    )
+    if is_first:
+        for sentence in objections(config.data.source.terms(), config.data.use):
+            log.warning("licence: %s", sentence)
+    train, validation = read_examples(config)
+    check(chain(train.examples, validation.examples))
+    data = encode_examples(config, source, train, validation)
     if is_first:
         train.bad.report("training")
         validation.bad.report("validation")
     return data
+
+
+def read_examples(config: TrainConfig) -> tuple[Part, Part]:
+    """The examples to train and to validate on.
+
+    Raises:
+        DataError: bad rows, or none is left.
+    """
+    return config.data.examples(
+        config.mix, config.seed, needs_rejected=config.objective.needs_rejected, scratch=config.paths.cache
+    )
+
+
+def encode_examples(config: TrainConfig, source: ModelSource, train: Part, validation: Part) -> TokenData:
+    """The same as token trees.
+
+    Raises:
+        DataError: bad rows, or none is left.
+    """
+    tokenizer = source.load_tokenizer(texts_of(train.examples))
+
+    def encoded(part: Part, *, with_rejected: bool) -> Encoded:
+        return config.data.encode(
+            part,
+            config.mix,
+            view_seed(config),
+            tokenizer,
+            max_tokens=config.batch.max_tokens,
+            with_rejected=with_rejected,
+            cache=config.paths.cache,
+        )
+
+    return TokenData(
+        tokenizer=tokenizer,
+        train=encoded(train, with_rejected=config.objective.needs_rejected),
+        held_out=encoded(validation, with_rejected=True),
+    )
+
+
+def view_seed(config: TrainConfig) -> int:
+    """What decides which example is shown in which view."""
+    return stream_seed(config.seed, "views")
 
 
 def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ranks) -> TrainingBatches:
@@ -91,7 +134,7 @@ def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ran
 
 
 def prepare(
-    config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[Sequence[Example]], None]
+    config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[Iterable[Example]], None]
 ) -> Prepared:
     """Build everything that a fit needs."""
     data = prepare_data(config, start.source, check=check, is_first=ranks.is_first)
@@ -101,11 +144,11 @@ def prepare(
     scorer = load_scorer(config, start, data.tokenizer, folder, ranks)
     if config.objective.needs_reference:
         arithmetic = config.strategy.arithmetic(ranks, config.precision)
-        trees = [*data.train.trees, *data.held_out.trees]
-        with memory_explained(config, ranks, scorer.model, trees):
-            batches.reference = pairs.reference = reference_logps(
-                scorer, trees, config.batch, config.paths.cache, ranks, arithmetic
-            )
+        for part in (batches, pairs):
+            with memory_explained(config, ranks, scorer.model, part.trees):
+                part.reference = reference_logps(
+                    scorer, part.trees, config.batch, config.paths.cache, ranks, arithmetic
+                )
     module = module_of(config, scorer, batches.num_steps, ranks)
     return Prepared(data=data, module=module, batches=batches, pairs=pairs)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,7 +20,7 @@ from multifaceted.data.batch import Batch
 from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.score import Scorer
 from multifaceted.model.weights import parameter_fingerprint
-from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
+from multifaceted.records import VERSION, RecordError, alone_at, put_in_place, read_json, write_json
 from multifaceted.training.module import NonFiniteLossError
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.strategy import Arithmetic
@@ -73,7 +72,7 @@ def reference_logps(
         for number, rows in enumerate(parts):
             path = folder / f"part-{number:05d}.json"
             branches = {trees[i].id: len(trees[i].branches) for row in rows for i in row}
-            with _alone_at(path) if ranks.is_first else contextlib.nullcontext():
+            with alone_at(path) if ranks.is_first else contextlib.nullcontext():
                 part = ranks.from_first(partial(_cached, path, branches))
                 if part is None:
                     part = _score(scorer, batches.only(rows), ranks, arithmetic)
@@ -103,19 +102,6 @@ def _score(scorer: Scorer, batches: EvaluationBatches, ranks: Ranks, arithmetic:
                 f" that the run starts from, or compute in another precision than {arithmetic.name}"
             )
     return merged
-
-
-@contextlib.contextmanager
-def _alone_at(path: Path) -> Iterator[None]:
-    """Wait for another job that computes the same part, so that it can be read; where locks can be had."""
-    with contextlib.ExitStack() as held:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(path.with_name(f".{path.name}.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            log.debug("no lock for %s: %s", path, error)
-        yield
 
 
 def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | None:

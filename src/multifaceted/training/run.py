@@ -6,11 +6,12 @@ import hashlib
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multifaceted.data.licences import card_section
 from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
@@ -78,7 +79,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
 
-    def check(examples: Sequence[Example]) -> None:
+    def check(examples: Iterable[Example]) -> None:
         ranks.from_first(lambda: _write_facts(config, start, folder, examples))
 
     with memory_explained(config, ranks):
@@ -111,7 +112,7 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     return outcome
 
 
-def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Sequence[Example]) -> None:
+def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Iterable[Example]) -> None:
     """Write `run.json`, or check that what the run continues on is what it began with.
 
     Raises:
@@ -154,4 +155,5 @@ def _card(folder: Path, config: TrainConfig) -> str:
     return (
         f"# {folder.name}\n\nTrained with multifaceted ({type(config.objective).__name__}, seed {config.seed}). State"
         " what you value in the system message; the chat template of the tokenizer gives the bytes it was trained on.\n"
+        + card_section(config.data.source.terms(), config.data.use)
     )

@@ -60,6 +60,8 @@ def test_every_turn_of_the_user_is_asked():
     row = replace(example("a", ""), turns=[Turn(role=role, content=text) for role, text in turns])
     benches = {"asked": [prompt("p", ASKED)], "answered": [prompt("p", MESSAGE)]}
     assert found([row], benches) == [("a", "asked", ("p",), Field.INSTRUCTION, How.EXACT)]
+    later = replace(prompt("p", "Hello there."), follow_ups=["And then?", ASKED])
+    assert found([row], {"bench": [later]}) == [("a", "bench", ("p",), Field.INSTRUCTION, How.EXACT)]
 
 
 def test_values_are_known_by_their_description_else_by_their_keywords():

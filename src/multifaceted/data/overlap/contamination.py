@@ -22,7 +22,7 @@ class Field(StrEnum):
     """What of an example is compared with the same of a bench prompt."""
 
     INSTRUCTION = "instruction"
-    """Of a conversation each turn of the user, by itself."""
+    """Of a conversation each turn of the user, by itself; of a prompt its follow-ups too."""
     SYSTEM = "system"
     PREFERENCE = "preference"
     """Each value that is stated: its description, or where it has none its keywords. Of whatever dimension."""
@@ -138,7 +138,9 @@ def _of_example(example: Example, name: Field) -> list[str]:
 
 
 def _of_prompt(prompt: Prompt, name: Field) -> list[str]:
-    return [prompt.instruction] if name is Field.INSTRUCTION else _stated(prompt.system, prompt.preferences, name)
+    if name is Field.INSTRUCTION:
+        return [prompt.instruction, *prompt.follow_ups]
+    return _stated(prompt.system, prompt.preferences, name)
 
 
 def _stated(system: str | None, preferences: Sequence[StatedPreference], name: Field) -> list[str]:

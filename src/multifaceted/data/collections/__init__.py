@@ -1,0 +1,1 @@
+"""Published collections, each read from the columns in which it was published."""

@@ -1,0 +1,1 @@
+"""Synthesis: data that other stages train and test on."""

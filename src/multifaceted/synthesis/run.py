@@ -1,0 +1,159 @@
+"""From bench files and training data to the instructions of a bench: checked first, then read, chosen, written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from multifaceted.data.benches import bench_named, read_bench
+from multifaceted.data.benches.overlap import distinct, exact_overlaps
+from multifaceted.data.files import HUB, files_of, read_rows
+from multifaceted.data.overlap.normalise import normalise
+from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.source import BadRows, DataError, OnBadRow
+from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt, RecordError, write_json, write_jsonl
+from multifaceted.synthesis.bench_instructions import REASONS, BenchInstructions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class SynthesizeConfig:
+    """Everything `synthesize.py` needs.
+
+    Attributes:
+        benches: a file, a folder or a data set of the hub for each source; one that is missing is read from the hub.
+        training: files, folders or data sets of the hub whose instructions may not be chosen.
+        training_columns: our names of columns to theirs, where they differ; null for one that is not to be read.
+        on_bad_row: what happens to a row that cannot be read, of a bench or of the training data.
+        into: the results' folder; by default `outputs/<task>`.
+        overwrite: whether instructions that are already there, and others, may be replaced.
+    """
+
+    task: BenchInstructions
+    benches: dict[str, Path] = field(default_factory=dict)
+    training: list[Path] = field(default_factory=list)
+    training_columns: dict[str, str | None] | None = None
+    on_bad_row: OnBadRow = OnBadRow.RAISE
+    into: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.benches:
+            if name not in self.task.sources:
+                raise ValueError(f"benches.{name} is none of task.sources ({', '.join(self.task.sources)})")
+        try:
+            self.training_data()
+        except ValueError as error:
+            raise ValueError(f"training_{error}") from None
+
+    def training_data(self) -> PreferenceFiles:
+        """What reads the training data."""
+        return PreferenceFiles(train_file=self.training, columns=self.training_columns or {})
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are."""
+        return self.into or Path("outputs") / self.task.name
+
+
+def run(config: SynthesizeConfig) -> dict[str, int]:
+    """Choose the instructions and write them; the same inputs give the same bytes.
+
+    Returns:
+        The summary: counts by `<source>/<reason>`, `shared/<source>+<source>`, `training/<reason>`.
+
+    Raises:
+        DataError: files that are missing, all of them named; rows that cannot be read; too few instructions.
+        RecordError: the folder holds other instructions.
+    """
+    _refuse_missing(config)
+    summary: dict[str, int] = {"version": VERSION}
+    prompts = {name: _prompts(config, name, summary) for name in config.task.sources}
+    texts = {name: [prompt.instruction for prompt in found] for name, found in prompts.items()}
+    seen = _seen(config, distinct(text for found in texts.values() for text in found), summary)
+    assembled = config.task.assemble(prompts, seen)
+    for name, counts in assembled.counts.items():
+        summary |= {f"{name}/{reason}": counts[reason] for reason in REASONS}
+        if not counts["chosen"]:
+            log.warning("%s gives no instruction: %s", name, dict(counts))
+    overlaps = exact_overlaps(texts)
+    summary |= {f"shared/{one}+{other}": number for (one, other), number in overlaps.items()}
+    summary["chosen"] = len(assembled.instructions)
+    _refuse_others(config, [asdict(instruction) for instruction in assembled.instructions])
+    write_jsonl(config.folder / INSTRUCTIONS, assembled.instructions)
+    write_json(config.folder / SUMMARY, summary)
+    return summary
+
+
+def _refuse_missing(config: SynthesizeConfig) -> None:
+    """Name every file that is not there, before any is read."""
+    problems = []
+    for name in config.task.sources:
+        try:
+            bench_named(name).located(config.benches.get(name))
+        except DataError as error:
+            problems.append(f"{error} (benches.{name}=<path>), or leave it out of task.sources")
+    problems += [
+        f"training: {path} does not exist"
+        for path in config.training
+        if not path.as_posix().startswith(HUB) and not path.exists()
+    ]
+    if problems:
+        raise DataError("\n  ".join(["what is to be read is not there:", *problems]))
+
+
+def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, int]) -> list[Prompt]:
+    """The prompts of a source; what was read and left out goes to `summary`."""
+    bad = BadRows(policy=config.on_bad_row, option="on_bad_row")
+    prompts = read_bench(name, config.benches.get(name), bad)
+    summary[f"{name}/read"] = len(prompts)
+    _report(bad, name, summary)
+    return prompts
+
+
+def _seen(config: SynthesizeConfig, wanted: Collection[str], summary: dict[str, int]) -> set[str]:
+    """Those of `wanted` that the training data has, normalised; what was read and left out goes to `summary`."""
+    bad = BadRows(policy=config.on_bad_row, option="on_bad_row")
+    seen = set()
+    summary["training/read"] = 0
+    for text in _said_by_users(config, bad):
+        summary["training/read"] += 1
+        normalised = normalise(text)
+        if normalised in wanted:
+            seen.add(normalised)
+    _report(bad, "training", summary)
+    return seen
+
+
+def _said_by_users(config: SynthesizeConfig, bad: BadRows) -> Iterator[str]:
+    """Every turn of a user in the training data, the first and later ones."""
+    source = config.training_data()
+    for path in config.training:
+        for label, file in files_of(path).items():
+            try:
+                for _, example in source.convert(read_rows(file, bad), label, bad):
+                    yield from (turn.content for turn in example.turns if turn.role == "user")
+            except DataError as error:
+                # The reader of rows speaks of the settings of train.py.
+                raise DataError(str(error).replace("data.source.columns", "training_columns")) from None
+
+
+def _report(bad: BadRows, part: str, summary: dict[str, int]) -> None:
+    bad.report(part)
+    summary |= {f"{part}/left_out/{reason}": number for reason, number in sorted(bad.counts.items())}
+
+
+def _refuse_others(config: SynthesizeConfig, instructions: list[dict[str, object]]) -> None:
+    """Refuse to replace instructions by others: system messages may already have been written for them."""
+    path = config.folder / INSTRUCTIONS
+    if config.overwrite or not path.exists():
+        return
+    if path.read_text(encoding="utf-8") != "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in instructions):
+        raise RecordError(
+            f"{path} holds other instructions; write into another folder with into=..., or replace them with"
+            " overwrite=true"
+        )
