@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 PLATFORMS := manylinux_2_28_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup train eval test test-slow check format bench bench-gpu wheels clean
+.PHONY: help setup train eval test test-slow check format bench bench-data bench-gpu wheels clean
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(STAMP) ## Format, and fix what can be fixed.
 bench: $(STAMP) ## Measure training beside TRL on this CPU, in under 15 minutes; wants an idle machine.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(BIN)/python -m benchmarks cpu
+
+bench-data: $(STAMP) ## Measure what is done to data before training, in under 15 minutes; wants an idle machine.
+	$(BIN)/python -m benchmarks data
 
 # Without the folder wheels/ the environment must hold everything; with it nothing is fetched.
 bench-gpu: $(if $(wildcard wheels),,$(STAMP)) ## Measure on one GPU, without network, in under 10 minutes; see benchmarks/README.md.

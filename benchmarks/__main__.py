@@ -1,4 +1,4 @@
-"""`python -m benchmarks cpu`, `gpu` or `table`."""
+"""`python -m benchmarks cpu`, `gpu`, `data` or `table`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from benchmarks.data import DATA_STAGES
 from benchmarks.gpu import GPU_STAGES
 from benchmarks.record import RESULTS, Record
 from benchmarks.stages import CPU_STAGES, Bench, run_stages
@@ -27,21 +28,27 @@ def main() -> None:
         parser.error("there is no NVIDIA GPU here; `gpu --size tiny --device cpu` runs everything of it in small")
     folder = arguments.out or Path(os.environ.get("OUT", RESULTS))
     bench = Bench(
-        record=Record(
-            folder, device, f".{arguments.what}-tiny" if size == "tiny" else "", add=arguments.only is not None
-        ),
+        record=Record(folder, device, _suffix(arguments.what, size), add=arguments.only is not None),
         size=size,
         device=device,
         step_examples=arguments.pairs or (16 if size == "7b" else 8),
     )
-    wanted = [s for s in (GPU_STAGES if on_gpu else CPU_STAGES) if not arguments.only or arguments.only in s.name]
+    stages = {"cpu": CPU_STAGES, "gpu": GPU_STAGES, "data": DATA_STAGES}[arguments.what]
+    wanted = [s for s in stages if not arguments.only or arguments.only in s.name]
     run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))
     print(f"\n{bench.record.path}\n\n{render([bench.record.content])}")
 
 
+def _suffix(what: str, size: str) -> str:
+    """What tells apart the files of one machine: data is measured at other commits than training."""
+    if size == "tiny":
+        return f".{what}-tiny"
+    return ".data" if what == "data" else ""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("cpu", "gpu", "table"))
+    parser.add_argument("what", choices=("cpu", "gpu", "data", "table"))
     parser.add_argument("files", nargs="*", type=Path, help="with `table`: results to show, by default all")
     parser.add_argument("--minutes", type=float, help="time for everything; more of it means more repeats")
     parser.add_argument("--pairs", type=int, help="pairs of an optimizer step")

@@ -15,6 +15,7 @@ class Figure:
     Attributes:
         least, most: bounds, where there are any; both included.
         unit: of the number; "x" for a ratio.
+        of_data: measured by `python -m benchmarks data`.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Figure:
     most: float | None = None
     unit: str = "x"
     on_gpu: bool = False
+    of_data: bool = False
 
     @property
     def asked(self) -> str:
@@ -60,6 +62,25 @@ def _on_gpu(objective: str) -> list[Figure]:
     ]
 
 
+_OVERLAP = "overlap, 200,000 rows against 1,000 bench prompts"
+_OF_DATA = [
+    Figure(key="overlap_seconds", what=f"{_OVERLAP}: seconds", most=300, unit="s", of_data=True),
+    Figure(key="overlap_memory", what=f"{_OVERLAP}: peak memory, rows included", most=4, unit="GB", of_data=True),
+    Figure(
+        key="overlap_linear_time", what="overlap: processor time of a row, at 200k over 50k", most=1.15, of_data=True
+    ),
+    Figure(
+        key="overlap_linear_memory",
+        what="overlap: memory of a further row, beyond 100k over beyond 50k",
+        most=1.15,
+        of_data=True,
+    ),
+    Figure(key="overlap_recall_exact", what="overlap: planted copies found", least=1, unit="", of_data=True),
+    Figure(key="overlap_recall_near", what="overlap: planted near copies found", unit="", of_data=True),
+    Figure(key="overlap_leaked", what="overlap: planted bench prompts found", least=1, unit="", of_data=True),
+    Figure(key="overlap_invented", what="overlap: rows found that were not planted", most=0, unit="", of_data=True),
+]
+
 FIGURES = {
     figure.key: figure
     for figure in (
@@ -81,6 +102,7 @@ FIGURES = {
         Figure(key="fill_tokens", what="packing fill at 8,192 with batch.tokens", least=0.97, unit="of a row"),
         Figure(key="fill_examples_16", what="packing fill at 8,192 with batch.examples=16", unit="of a row"),
         Figure(key="fill_examples_32", what="packing fill at 8,192 with batch.examples=32", unit="of a row"),
+        *_OF_DATA,
         *(figure for objective in ("orpo", "dpo") for figure in _on_gpu(objective)),
         Figure(key="gpu_lora_peak", what="LoRA at 2,048 tokens: peak memory", most=22, unit="GiB", on_gpu=True),
         Figure(key="gpu_plan_memory", what="plan's memory over what was measured", least=0.9, most=1.1, on_gpu=True),

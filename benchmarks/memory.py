@@ -20,6 +20,12 @@ def peak_gb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def resident_gb() -> float:
+    """What is resident now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e9
+
+
 def reset_peak(device: str) -> None:
     """Begin to watch for the peak anew, where the system can (`man 5 proc_pid_clear_refs`)."""
     if device == "cuda":

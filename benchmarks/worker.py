@@ -21,7 +21,9 @@ def main(line: str) -> None:
     from benchmarks.memory import peak_gb, reset_peak
 
     system: Any
-    if job.system == TRL:
+    if job.task == "overlap":
+        from benchmarks import data
+    elif job.system == TRL:
         from benchmarks import peer as system
     else:
         from benchmarks import ours as system
@@ -34,7 +36,7 @@ def main(line: str) -> None:
         return
     imports = peak_gb("cpu")
     reset_peak(job.device)
-    facts = system.train(job)
+    facts = data.measure(job) if job.task == "overlap" else system.train(job)
     send("done", peak_gb=peak_gb(job.device), imports_gb=imports if job.device == "cpu" else 0.0, **facts)
 
 

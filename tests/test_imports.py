@@ -34,7 +34,10 @@ MAY_USE = {
     "mini": set(),
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
-    "data": {"torch", "transformers", "jinja2", "numpy", "pyarrow", "huggingface_hub", "tqdm", "matplotlib"},
+    "data": {
+        *("torch", "transformers", "jinja2", "numpy", "pyarrow"),
+        *("huggingface_hub", "tqdm", "matplotlib", "rensa", "rapidfuzz"),
+    },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
     "evaluation": {"numpy"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.collection import make_collection
 from benchmarks.figures import FIGURES
 from benchmarks.job import LIGER, OURS, PLAIN, SIZES, TRL, Job
 from benchmarks.process import Result, take_turns
@@ -16,6 +17,8 @@ from benchmarks.record import Record
 from benchmarks.stages import Bench, compare, run_stages, stage
 from benchmarks.table import read_results, render
 from benchmarks.workload import BOS, EOS, FIRST_WORD, make_examples
+from multifaceted.data.overlap.contamination import find_contamination
+from multifaceted.data.overlap.duplicates import find_duplicates
 
 ROOT = Path(__file__).parents[2]
 
@@ -197,6 +200,43 @@ def test_everything_runs_at_small_size(trl, tmp_path, what):
     failed = [r for r in content["rows"] if r["error"] and r["system"] != LIGER and "are left of" not in r["error"]]
     assert not failed and content["searches"]
     on_gpu = {"gpu_lora_peak", "gpu_orpo_step", "gpu_dpo_step", "gpu_orpo_memory", "gpu_dpo_memory", "gpu_plan_memory"}
-    expected = {key for key, figure in FIGURES.items() if not figure.on_gpu} if what == "cpu" else on_gpu
+    expected = (
+        {key for key, figure in FIGURES.items() if not figure.on_gpu and not figure.of_data}
+        if what == "cpu"
+        else on_gpu
+    )
     assert {figure["figure"] for figure in content["figures"]} == expected
     assert "| GPU |" in done.stdout if what == "cpu" else "| CPU |" in done.stdout
+
+
+def test_what_is_planted_in_a_collection_is_near_enough_to_be_found():
+    collection = make_collection(3000, 100)
+    rows, planted = collection.examples, collection.planted
+    assert {kind: len(places) for kind, places in planted.items()} == {
+        **dict.fromkeys(("exact", "near"), 30),
+        **dict.fromkeys(("leaked exact", "leaked near", "leaked quoted"), 9),
+    }
+    assert len(set().union(*planted.values())) == sum(map(len, planted.values())), "each row is planted once"
+    first_half = range(0, 1500, 3)
+    assert all(rows[i].turns == rows[i + 2].turns and rows[i].system != rows[i + 2].system for i in first_half)
+    found = find_duplicates(rows, near=0.8).found
+    assert {each.index for each in found if each.reason == "duplicate"} == planted["exact"]
+    assert {each.index for each in found if each.reason == "near_duplicate"} == planted["near"]
+    leaked = set().union(*(places for kind, places in planted.items() if kind.startswith("leaked")))
+    assert {match.index for match in find_contamination(rows, collection.prompts, near=0.8).matches} == leaked
+    again = make_collection(3000, 100)
+    assert again.examples == rows and again.planted == planted
+
+
+@pytest.mark.slow
+def test_the_data_stages_run_at_small_size(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "data", "--size=tiny", "--minutes=0.2", f"--out={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.data-tiny.json")
+    content = json.loads(path.read_text())
+    assert [row["error"] for row in content["rows"]] == [None] * 3
+    figures = {figure["figure"]: figure["value"]["median"] for figure in content["figures"]}
+    assert set(figures) == {key for key, figure in FIGURES.items() if figure.of_data}
+    found = (figures["overlap_recall_exact"], figures["overlap_recall_near"], figures["overlap_leaked"])
+    assert found == (1, 1, 1) and figures["overlap_invented"] == 0
