@@ -62,13 +62,13 @@ def measure(job: Job) -> dict[str, Any]:
     """In a process of its own: search a collection for what was planted in it, as often as the program asks."""
     from benchmarks.collection import make_collection
     from benchmarks.memory import resident_gb
-    from multifaceted.data.overlap.clean import OnOverlap, Overlap
+    from multifaceted.data.overlap.clean import Overlap
 
     collection = make_collection(job.examples, job.settings["prompts"])
     held = resident_gb()
-    config = Overlap(near=NEAR, on_overlap=OnOverlap.DROP)
-    kept, processor_seconds = _in_repeats(lambda: config.clean(collection.examples, collection.prompts)[0])
-    gone = {*range(job.examples)} - {*kept}
+    config = Overlap(near=NEAR)
+    found, processor_seconds = _in_repeats(lambda: [*config.search(collection.examples, collection.prompts).reasons])
+    gone = {*found}
     planted = collection.planted
     leaked = set().union(*(rows for kind, rows in planted.items() if kind.startswith("leaked")))
     kinds = {"exact": planted["exact"], "near": planted["near"], "leaked": leaked}

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from multifaceted.data.blend import Blend
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
+from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, summaries
+from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
 from multifaceted.data.source import MiniCollection, OnBadRow
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
 from multifaceted.tables import report_tables
 from multifaceted.trees import TokenTree
+from tests.data.benches.fixtures import multifaceted_bench
 from tests.data.shapes import FORMATS, write
 
 TOKENIZER = train_tokenizer(["Why does it rain? Because the clouds are full."] * 3, 300)
@@ -138,6 +140,42 @@ def test_what_cannot_be_told_is_not_claimed(tmp_path):
     assert "what was lost cannot be told" in report_tables(report_of(rows))
 
 
+def test_overlaps_are_sections_of_the_report(tmp_path):
+    asked = "Why does it rain so much more in the north than in the south of the country?"
+    system = "You value short answers that leave out what everybody knows."
+
+    def bench(name, *rows):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    prompts = {
+        "koala": bench("koala", {"id": "a", "prompt": asked.upper()}, {"id": "b", "prompt": "Something else."}),
+        "multifaceted_bench": bench("bench", multifaceted_bench(0) | {"system": system}),
+    }
+    stated = [
+        StatedPreference(dimension="style", subdimension="", preference=text, description=text)
+        for text in ("brief and dry", "brief and warm")
+    ]
+    turns = [Turn(role="user", content=asked)]
+    rows = [Example(id=p.preference, system=system, turns=turns, chosen=p.preference, preferences=[p]) for p in stated]
+    rows.append(replace(rows[0], id="twin"))
+    found = overlaps(rows, Overlap(benches=prompts, by=["instruction"]))
+    assert found["duplicates"] == {"duplicate": 0, "near_duplicate": 0}, "what a bench asks is no duplicate beside"
+    assert found["benches"] == {
+        "koala/prompts_found": "1 of 2",
+        "multifaceted_bench/prompts_found": "0 of 1",
+        "koala/instruction/exact": 3,
+    }
+    scores = found["rouge_l"]
+    assert scores["system_messages/multifaceted_bench/mean"] == 1
+    assert scores["preferences_of_an_instruction/style"] == round((2 / 3 + 2 / 3 + 1) / 3, 4)
+    alone = overlaps(rows, Overlap())
+    assert alone["duplicates"] == {"duplicate": 1, "near_duplicate": 1} and not alone["benches"]
+    rows, *_ = accounted(MiniCollection(num_examples=4, num_validation=2), max_length=230)
+    assert "rouge_l" in report_tables(report_of(rows, **alone))
+
+
 few = st.sampled_from(["x", "y"])
 examples = st.lists(
     st.builds(
@@ -159,8 +197,6 @@ examples = st.lists(
 @given(rows=examples)
 def test_contents_are_counted(rows):
     found = contents(iter(rows))
-    whole = [(e.system, str(e.turns), e.chosen, tuple(e.rejected)) for e in rows]
-    assert found["duplicates"]["exact"] == len(whole) - len(set(whole))
     assert found["sources"] == Counter(e.source for e in rows)
     prompts, systems = found["prompts"], {}
     for e in rows:

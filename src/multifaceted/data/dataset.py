@@ -14,6 +14,7 @@ from multifaceted.data.blend import thin
 from multifaceted.data.encode import encode
 from multifaceted.data.licences import Use
 from multifaceted.data.mix import Mix, Shown
+from multifaceted.data.overlap.clean import Found, Overlap
 from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
 from multifaceted.data.stored import select, store
 from multifaceted.data.template import refuse_lost_system, set_template
@@ -35,6 +36,16 @@ class Part:
             self.left_out[reason] += len(self.examples) - len(indices)
             self.examples = select(self.examples, indices)
 
+    def set_apart(self, found: Found, *, drop: bool) -> None:
+        """Leave out, or only count, examples that occur twice or that show what a bench asks."""
+        reasons, counts = found.reasons, found.counts
+        self.bad.samples = found.samples | self.bad.samples
+        if drop:
+            self.left_out += counts
+            self.examples = select(self.examples, [i for i in range(len(self.examples)) if i not in reasons])
+        else:
+            self.bad.kept += counts
+
 
 @dataclass(kw_only=True, slots=True)
 class Data:
@@ -47,6 +58,7 @@ class Data:
         on_bad_row: what happens to a row that cannot be trained on.
         per_instruction: train on at most so many examples of an instruction, each under another system message.
         use: what the model is for; a collection whose licence forbids it is warned about.
+        overlap: how duplicates and what benches ask are looked for among the training examples; null for not at all.
     """
 
     source: DataSource
@@ -56,6 +68,7 @@ class Data:
     on_bad_row: OnBadRow = OnBadRow.RAISE
     per_instruction: int | None = None
     use: Use = Use.RESEARCH
+    overlap: Overlap | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -70,8 +83,9 @@ class Data:
             scratch: folder for the file of those that are too many for memory; by default the system's.
 
         Raises:
-            DataError: bad rows, or examples that cannot be shown in the mix.
+            DataError: bad rows, examples that cannot be shown in the mix, or a bench that is not there.
         """
+        prompts = self.overlap.prompts() if self.overlap is not None else {}
         ids: set[str] = set()
 
         def checked(examples: Iterable[Example], bad: BadRows) -> Part:
@@ -83,6 +97,8 @@ class Data:
         bad = BadRows(policy=self.on_bad_row)
         validation = checked(self.source.validation(seed, bad), bad)
         mix.refuse_unknown(chain(train.examples, validation.examples))
+        if self.overlap is not None:
+            train.set_apart(self.overlap.search(train.examples, prompts), drop=self.overlap.drop)
         if self.per_instruction is not None:
             train.keep(thin(train.examples, self.per_instruction), "per_instruction")
         if mix.contrasts:

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifaceted.data.dataset import Part
+from multifaceted.data.overlap.clean import Overlap
+from multifaceted.data.overlap.duplicates import Reason
+from multifaceted.data.overlap.rouge import preference_diversity, system_message_overlap
 from multifaceted.data.tokenize import Encoded
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree
@@ -59,19 +62,14 @@ def boundaries(*parts: Encoded) -> dict[str, int]:
 def contents(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
     """What the examples have in common, in sections; one pass, and a few bytes of each are held.
 
-    No system message counts as one of those that an instruction has. Two examples are duplicates if system message,
-    turns and responses are the same to the byte.
+    No system message counts as one of those that an instruction has.
     """
-    seen: set[bytes] = set()
     of_instruction: dict[bytes, set[bytes]] = {}
     sources: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for example in examples:
         turns = [[turn.role, turn.content] for turn in example.turns]
         instruction, system = _digest(turns), _digest(example.system)
-        whole = _digest([instruction.hex(), system.hex(), example.chosen, example.rejected])
-        counts["duplicates"] += whole in seen
-        seen.add(whole)
         of_instruction.setdefault(instruction, set()).add(system)
         sources[example.source] += 1
         counts["without_system_message"] += not example.system
@@ -87,7 +85,28 @@ def contents(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
             "instructions": len(of_instruction),
             **{f"instructions/{name}": messages[number] for number, name in _MESSAGES.items()},
         },
-        "duplicates": {"exact": counts["duplicates"]},
+    }
+
+
+def overlaps(examples: Sequence[Example], overlap: Overlap) -> dict[str, dict[str, Any]]:
+    """What occurs twice, what benches ask too, and ROUGE-L as the paper measures it; in sections."""
+    prompts = overlap.prompts()
+    found = overlap.search(examples, prompts)
+    reached = found.contamination.prompts
+    hit = {f"{name}/prompts_found": f"{len(reached.get(name, ()))} of {len(asked)}" for name, asked in prompts.items()}
+    similar: dict[str, float | None] = {}
+    for name, asked in prompts.items():
+        score = system_message_overlap(examples, asked)
+        if score.scores:
+            similar |= {f"system_messages/{name}/mean": score.mean, f"system_messages/{name}/maximum": score.maximum}
+    diversity = preference_diversity(examples)
+    if diversity.scores:
+        similar["preferences_of_an_instruction/mean"] = diversity.mean
+        similar |= {f"preferences_of_an_instruction/{name}": value for name, value in diversity.by_dimension.items()}
+    return {
+        "duplicates": {reason.value: found.duplicates.counts[reason] for reason in Reason},
+        "benches": {**hit, **found.contamination.counts},
+        "rouge_l": {name: value and round(value, 4) for name, value in similar.items()},
     }
 
 

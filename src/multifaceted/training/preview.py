@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.dataset import Part
 from multifaceted.data.mix import Shown, show
+from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.preview import Look, Viewed, show_example, show_left_out, spread
-from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, summaries
+from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
 from multifaceted.data.source import BadRows, OnBadRow
 from multifaceted.data.stored import select
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
@@ -85,6 +86,7 @@ def preview(config: TrainConfig, folder: Path, *, colour: bool, width: int) -> P
         "views": dict(data.train.views),
         "boundaries": boundaries(data.train, data.held_out),
         **contents(looked.kept()),
+        **overlaps(looked.kept(), config.data.overlap or Overlap()),
         "lengths": summaries(lengths),
         "histogram": histograms(lengths),
     }
