@@ -12,6 +12,7 @@ from benchmarks.gpu import GPU_STAGES
 from benchmarks.record import RESULTS, Record
 from benchmarks.stages import CPU_STAGES, Bench, run_stages
 from benchmarks.table import read_results, render
+from benchmarks.tokens import TOKEN_STAGES
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         device=device,
         step_examples=arguments.pairs or (16 if size == "7b" else 8),
     )
-    stages = {"cpu": CPU_STAGES, "gpu": GPU_STAGES, "data": DATA_STAGES}[arguments.what]
+    stages = {"cpu": CPU_STAGES, "gpu": GPU_STAGES, "data": [*TOKEN_STAGES, *DATA_STAGES]}[arguments.what]
     wanted = [s for s in stages if not arguments.only or arguments.only in s.name]
     run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))
     print(f"\n{bench.record.path}\n\n{render([bench.record.content])}")

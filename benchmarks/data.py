@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.job import OURS, Job
 from benchmarks.process import Result, take_turns
 from benchmarks.protocol import send, told_to_go_on
 from benchmarks.stages import Bench, stage
+
+T = TypeVar("T")
 
 ROWS = {"tiny": (500, 1000, 2000), "cpu": (50_000, 100_000, 200_000)}
 PROMPTS = {"tiny": 50, "cpu": 1000}
@@ -67,8 +69,8 @@ def measure(job: Job) -> dict[str, Any]:
     collection = make_collection(job.examples, job.settings["prompts"])
     held = resident_gb()
     config = Overlap(near=NEAR)
-    found, processor_seconds = _in_repeats(lambda: [*config.search(collection.examples, collection.prompts).reasons])
-    gone = {*found}
+    found, processor_seconds = in_repeats(lambda: [*config.search(collection.examples, collection.prompts).reasons])
+    gone = {*(found or ())}
     planted = collection.planted
     leaked = set().union(*(rows for kind, rows in planted.items() if kind.startswith("leaked")))
     kinds = {"exact": planted["exact"], "near": planted["near"], "leaked": leaked}
@@ -84,10 +86,10 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def _in_repeats(work: Callable[[], list[int]]) -> tuple[list[int], list[float]]:
-    """What `work` returns, and the processor's seconds of each repeat; wall seconds go to the program."""
+def in_repeats(work: Callable[[], T]) -> tuple[T | None, list[float]]:
+    """What `work` returned last, and the processor's seconds of each repeat; wall seconds go to the program."""
     send("ready")
-    result: list[int] = []
+    result: T | None = None
     processor_seconds = []
     while told_to_go_on():
         began, processor = time.perf_counter(), time.process_time()

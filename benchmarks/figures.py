@@ -63,7 +63,11 @@ def _on_gpu(objective: str) -> list[Figure]:
 
 
 _OVERLAP = "overlap, 200,000 rows against 1,000 bench prompts"
+_TOKENS = "reading, tokenizing and packing 65,000 Janus-like pairs"
 _OF_DATA = [
+    Figure(key="tokens_rate", what=f"{_TOKENS}: pairs a minute a core", least=5000, unit="", of_data=True),
+    Figure(key="tokens_memory", what=f"{_TOKENS}: memory over that of half as many", most=1.05, of_data=True),
+    Figure(key="tokens_fill", what=f"{_TOKENS}: fill at 8,192", least=0.97, unit="of a row", of_data=True),
     Figure(key="overlap_seconds", what=f"{_OVERLAP}: seconds", most=300, unit="s", of_data=True),
     Figure(key="overlap_memory", what=f"{_OVERLAP}: peak memory, rows included", most=4, unit="GB", of_data=True),
     Figure(

@@ -22,7 +22,9 @@ def main(line: str) -> None:
 
     system: Any
     if job.task == "overlap":
-        from benchmarks import data
+        from benchmarks import data as system
+    elif job.task == "tokens":
+        from benchmarks import tokens as system
     elif job.system == TRL:
         from benchmarks import peer as system
     else:
@@ -36,7 +38,7 @@ def main(line: str) -> None:
         return
     imports = peak_gb("cpu")
     reset_peak(job.device)
-    facts = data.measure(job) if job.task == "overlap" else system.train(job)
+    facts = system.measure(job) if job.task in ("overlap", "tokens") else system.train(job)
     send("done", peak_gb=peak_gb(job.device), imports_gb=imports if job.device == "cpu" else 0.0, **facts)
 
 
