@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from multifaceted.inference.policy import EngineError, GumbelNoise, PolicyEngine, prompt_seed
+from multifaceted.inference.policy import GumbelNoise, PolicyEngine, prompt_seed
+from multifaceted.inference.requests import EngineError
 from multifaceted.records import Prompt
 
 

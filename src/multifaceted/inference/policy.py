@@ -24,13 +24,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from multifaceted.inference.requests import EngineError
 from multifaceted.model.folder import check_model_folder, refuse_reward_model
 from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
 from multifaceted.records import Prompt, Response
-
-
-class EngineError(ValueError):
-    """A prompt or a policy that this engine cannot serve."""
 
 
 class GumbelNoise(LogitsProcessor):
