@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "tables": {"records"},
     "sweep": {"records", "tables"},
     "dry_run": {"records", "tables", "training"},
-    "app": {"config", "dry_run", "records", "tables", "training", "evaluation", "synthesis"},
+    "logs": {"records"},
+    "app": {"config", "dry_run", "logs", "records", "tables", "training", "evaluation", "synthesis"},
 }
 MAY_USE = {
     "records": set(),
@@ -46,7 +47,8 @@ MAY_USE = {
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},
     "dry_run": set(),
-    "app": {"hydra", "omegaconf", "transformers"},
+    "logs": {"transformers"},
+    "app": {"hydra", "omegaconf"},
 }
 """Beside the standard library."""
 
