@@ -43,7 +43,7 @@ def test_a_repeated_verdict_adds_no_certainty_where_it_is_clustered():
 
 
 def test_coverage_where_prompts_differ():
-    """Of 95 % intervals on 200 simulated data sets, clustered ones hold the truth about that often; plain ones do not."""
+    """Clustered 95 % intervals on 200 simulated data sets hold the truth about that often, plain ones do not."""
     random = np.random.default_rng(0)
     held = {"clustered": 0, "plain": 0}
     for _ in range(200):

@@ -132,8 +132,9 @@ def bradley_terry(won: Array) -> Array:
     features = np.zeros((len(games), len(won)))
     features[np.arange(len(games)), first] = 1.0
     features[np.arange(len(games)), second] = -1.0
+    features = features[:, 1:]  # the first player's strength is 0: only differences mean something
     strengths = fit_logistic(features, games, won[first, second] @ features, l2=RIDGE)
-    return np.asarray(ANCHOR + SCALE / np.log(10) * (strengths - strengths[0]))
+    return np.concatenate([[ANCHOR], ANCHOR + SCALE / np.log(10) * strengths])
 
 
 def predicted_win_rate(ratings: Array) -> Array:

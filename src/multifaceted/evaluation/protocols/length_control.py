@@ -160,25 +160,28 @@ def read_length_control(path: Path) -> LengthControl:
     """
     try:
         content = path.read_bytes()
-        published = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-        difficulty = np.array(published["instruction_difficulty"], dtype=np.float64)
-        gamed = published["gamed_baselines"]
-        lengths = {name: np.array(of, dtype=np.float64) for name, of in published["output_lengths"].items()}
-        (baseline,) = lengths.keys() - {*gamed}
-        features = [
-            _features(np.column_stack([lengths[baseline] - lengths[name], difficulty]), constant=0.0) for name in gamed
-        ]
-        sums = (published[f"gamed_sum_preference_times_{name}"] for name in ("tanh_length", "difficulty"))
-        anchors = Anchors(
-            features=np.concatenate(features),
-            weight=float(published["gamed_row_weight"]),
-            moments=np.array([*sums, 0.0], dtype=np.float64),
-        )
-        l1 = {model: 1 / float(inverse) for model, inverse in published["l1_C_of_model"].items()}
+        return _control(json.loads(gzip.decompress(content) if path.suffix == ".gz" else content))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise DataError(f"{path} is no record of AlpacaEval's length control: {error!r}") from error
+
+
+def _control(published: Mapping[str, Any]) -> LengthControl:
+    difficulty = np.array(published["instruction_difficulty"], dtype=np.float64)
+    gamed = published["gamed_baselines"]
+    lengths = {name: np.array(of, dtype=np.float64) for name, of in published["output_lengths"].items()}
+    (baseline,) = lengths.keys() - {*gamed}
+    features = [
+        _features(np.column_stack([lengths[baseline] - lengths[name], difficulty]), constant=0.0) for name in gamed
+    ]
+    sums = [published[f"gamed_sum_preference_times_{name}"] for name in ("tanh_length", "difficulty")]
+    anchors = Anchors(
+        features=np.concatenate(features),
+        weight=float(published["gamed_row_weight"]),
+        moments=np.array([*sums, 0.0], dtype=np.float64),
+    )
+    l1 = {model: 1 / float(inverse) for model, inverse in published["l1_C_of_model"].items()}
     return LengthControl(difficulty=difficulty, anchors=anchors, l1=l1)
 
 
