@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.files import read_rows
-from multifaceted.data.source import BadRows, DataError
 from multifaceted.evaluation.protocols.arena_hard import (
     BASELINE,
     VERDICTS,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
-from multifaceted.data.source import BadRows
 from multifaceted.evaluation.protocols.bias import bbq, crows_pairs, winogender
 from multifaceted.records import Prompt
 

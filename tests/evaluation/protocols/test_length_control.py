@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multifaceted.data.source import DataError
+from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.logistic import sigmoid
 from multifaceted.evaluation.protocols.alpaca_eval import Annotation, read_preferences
 from multifaceted.evaluation.protocols.length_control import (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.benches import read_bench
 from multifaceted.data.files import read_rows
-from multifaceted.data.source import BadRows, DataError
 from multifaceted.evaluation.protocols.mt_bench import (
     GUIDED,
     OWN_TEMPLATES,

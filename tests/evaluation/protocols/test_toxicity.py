@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.files import read_rows
-from multifaceted.data.source import BadRows
 from multifaceted.evaluation.protocols.toxicity import distinct, diversity, metrics
 
 

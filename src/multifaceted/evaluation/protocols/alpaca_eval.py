@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.source import BadRowError
 from multifaceted.evaluation.protocols.recorded import number_in, read_recorded
 from multifaceted.evaluation.protocols.templates import OWN, Template, read_chatml_template
 from multifaceted.evaluation.statistics import bootstrap_mean

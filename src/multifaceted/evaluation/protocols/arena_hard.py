@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.source import BadRowError
 from multifaceted.evaluation.logistic import Array, fit_logistic
 from multifaceted.evaluation.protocols.recorded import read_recorded
 from multifaceted.evaluation.protocols.templates import OWN, Template, read_yaml_template

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.source import DataError
 from multifaceted.evaluation.logistic import Array, fit_logistic, sigmoid
 from multifaceted.evaluation.protocols.alpaca_eval import BASELINE, SPLIT, Annotation
 from multifaceted.evaluation.protocols.recorded import number_in, read_recorded

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.source import DataError
 from multifaceted.evaluation.protocols.recorded import read_recorded
 from multifaceted.evaluation.protocols.templates import OWN, Template, read_fastchat_templates
 from multifaceted.evaluation.statistics import bootstrap_mean

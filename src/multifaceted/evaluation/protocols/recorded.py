@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, OnBadRow
 from multifaceted.data.benches.cells import Cells
 from multifaceted.data.files import read_rows
-from multifaceted.data.source import BadRowError, BadRows, DataError, OnBadRow
 
 T = TypeVar("T")
 

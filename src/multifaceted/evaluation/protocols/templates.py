@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from multifaceted.data.source import DataError
+from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.protocols.recorded import read_recorded
 
 OWN = Path(__file__).parent / "judge_templates"
