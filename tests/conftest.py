@@ -8,10 +8,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hydra import compose, initialize_config_dir
 
 from multifaceted.config import prepare_overrides
+
+hypothesis.settings.register_profile("busy", deadline=None)  # how long an example takes says how busy the machine is
+hypothesis.settings.load_profile("busy")
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

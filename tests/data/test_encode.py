@@ -2,6 +2,7 @@
 
 import copy
 import os
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -110,7 +111,7 @@ def test_a_change_is_a_miss(change, tokenizer, tmp_path, counted):
     assert counted["calls"] == before + 1
 
 
-@pytest.mark.parametrize("fault", ["cut", "other", "no counts", "too few"])
+@pytest.mark.parametrize("fault", ["cut", "other", "changed", "no counts", "too few"])
 def test_a_damaged_cache_is_said_and_made_anew(fault, expected, tokenizer, tmp_path, caplog):
     encoded(EXAMPLES, tokenizer, cache=tmp_path)
     (folder,) = (tmp_path / "tokens").glob("[!.]*")
@@ -119,6 +120,10 @@ def test_a_damaged_cache_is_said_and_made_anew(fault, expected, tokenizer, tmp_p
         trees.write_bytes(trees.read_bytes()[:-100])
     elif fault == "other":
         trees.write_bytes(b"not Arrow")
+    elif fault == "changed":
+        content = bytearray(trees.read_bytes())
+        content[len(content) // 2] ^= 1
+        trees.write_bytes(content)
     elif fault == "no counts":
         counts.unlink()
     else:
@@ -144,6 +149,45 @@ def test_a_cache_that_cannot_be_written_is_said(expected, tokenizer, tmp_path, c
     (tmp_path / "tokens").write_text("a file where the folder goes")
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     assert "tokens are not kept" in caplog.text
+
+
+def _end(*_):
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_leaves_its_work_to_the_others(expected, tokenizer, monkeypatch, caplog):
+    monkeypatch.setattr(multifaceted.data.encode, "AT_ONCE", 3)
+    monkeypatch.setattr(multifaceted.data.encode, "PARALLEL", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(multifaceted.data.encode, "_begin", _end)
+    assert encoded(EXAMPLES, tokenizer) == expected
+    assert "this one does the rest alone" in caplog.text
+
+
+def test_what_a_killed_job_left_is_removed(tokenizer, tmp_path):
+    encoded(EXAMPLES, tokenizer, cache=tmp_path)
+    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
+    (folder / COUNTS).unlink()
+    left, at_work = (folder.with_name(f".{folder.name}.{name}") for name in ("left", "at_work"))
+    for path, age in ((left, 7200), (at_work, 0)):
+        path.mkdir()
+        (path / TREES).write_bytes(b"half")
+        os.utime(path / TREES, (time.time() - age,) * 2)
+    encoded(EXAMPLES, tokenizer, cache=tmp_path)
+    assert at_work.exists() and not left.exists()
+
+
+def test_a_template_that_tells_the_date_is_a_miss_the_day_after(tokenizer, tmp_path, counted, monkeypatch):
+    for today in ("01", "01", "02"):  # a template's clock cannot be set
+        monkeypatch.setattr(multifaceted.data.encode, "render_answered", lambda *_, day=today: [day])
+        encoded(EXAMPLES, tokenizer, cache=tmp_path)
+    assert counted["calls"] == 2
+
+
+def test_a_text_that_begins_with_nothing_but_blanks_is_counted(tokenizer):
+    blank = replace(EXAMPLES[1], id="blank", turns=[Turn(role="user", content=" " * 4000 + "What is rain?")])
+    _, _, _, bad, _ = encoded([*EXAMPLES[1:3], blank], tokenizer)
+    assert bad == {"blank_beginning": 1}
 
 
 def test_nothing_left_keeps_nothing(tokenizer, tmp_path):

@@ -110,6 +110,8 @@ def test_a_folder_means_its_data_files(tmp_path):
     found = {"b": tmp_path / "b.jsonl", "c": tmp_path / "c.json", "data/a": tmp_path / "data" / "a.parquet"}
     assert files_of(tmp_path) == found
     assert files_of(tmp_path / "README.md") == {"README": tmp_path / "README.md"}
+    (tmp_path / "table.csv.gz").write_bytes(gzip.compress(b"prompt\na\n"))
+    assert files_of(tmp_path) == found | {"table": tmp_path / "table.csv.gz"}
     (tmp_path / "b.json").write_text("[]")
     with pytest.raises(DataError, match="differ in their format only"):
         files_of(tmp_path)
@@ -159,6 +161,20 @@ def test_a_table_that_cannot_be_told_into_rows_is_an_error(tmp_path, content, me
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read(tmp_path / "rows.csv", policy)
+
+
+def test_a_cell_of_ten_megabytes_is_a_cell(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt,note\n{'x' * 10_000_000},a\n")
+    rows, _ = read(path)
+    assert len(rows[0][1]["prompt"]) == 10_000_000
+
+
+def test_a_table_in_another_encoding_is_said_to_be_one(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("prompt,note\na,b\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"rows.csv, line 1: byte 0xff is not UTF-8; convert the file"):
+        read(path, OnBadRow.DROP)
 
 
 def test_an_object_holds_rows_only_where_that_is_expected(tmp_path):
@@ -223,7 +239,10 @@ def test_a_data_set_that_cannot_be_had_is_named_with_what_to_do():
         files_of(Path("hf://datasets/someone/nothing@main/data/train-*"), "data.source.sources.rain.train_file")
     said = str(refusal.value)
     assert said.startswith("the hub's data set someone/nothing cannot be had: ")
-    assert "hf download someone/nothing --repo-type dataset --local-dir FOLDER" in said
+    command = (
+        "hf download someone/nothing --repo-type dataset --revision main --include 'data/train-*' --local-dir FOLDER"
+    )
+    assert command in said
     assert said.endswith("here, data.source.sources.rain.train_file=FOLDER/data/train-*")
 
 

@@ -199,6 +199,8 @@ def test_a_blend_draws_its_shares_without_return():
     assert Counter(e.source for e in rows) == largest_remainder({"a": 0.75, "b": 0.25}, 50)
     assert len({e.id for e in rows}) == 50 and rows == list(blend.train(3, BadRows()))
     assert len(list(blend.validation(0, BadRows()))) == 20
+    alone = replace(blend, weights={"a": 1, "b": 0})
+    assert {e.source for e in alone.validation(0, BadRows())} == {"a"}
     assert show(rows[0], "style", blend).system == MINI.system_message(rows[0], rows[0].preferences[:1])
     with pytest.raises(DataError, match=r"sources.b has 30 .* at most 120"):
         short = replace(blend, num_examples=160, sources=sources | {"a": replace(MINI, num_examples=200)})

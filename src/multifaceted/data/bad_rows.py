@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from multifaceted.data.visible import visible
+
 log = logging.getLogger(__name__)
 
 
@@ -45,20 +47,14 @@ class BadRows:
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
-    by_design: set[str] = field(default_factory=set)
-    """Reasons of `counts` that no policy makes an error."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Of `counts` those that stop a run where the policy is to raise."""
     read: int = 0
     """Rows that were read, good or not; of a source that makes its examples, those."""
     further: int = 0
     """Examples beyond the first of their row."""
-
     kept: Counter[str] = field(default_factory=Counter)
     """Rows that are trained on, though they lack something."""
-
-    @property
-    def errors(self) -> Counter[str]:
-        """Of `counts` those that stop a run where the policy is to raise."""
-        return Counter({reason: number for reason, number in self.counts.items() if reason not in self.by_design})
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -66,16 +62,16 @@ class BadRows:
         try:
             yield
         except BadRowError as error:
-            if isinstance(error, LeftOutError):
-                self.by_design.add(error.reason)
-            elif self.policy is OnBadRow.RAISE:
-                raise DataError(f"{where}: {error} (or leave out and count such rows: {self.option}=drop)") from None
+            said = visible(f"{where}: {error}")
+            if not isinstance(error, LeftOutError):
+                if self.policy is OnBadRow.RAISE:
+                    raise DataError(f"{said} (or leave out and count such rows: {self.option}=drop)") from None
+                self.errors[error.reason] += 1
             self.counts[error.reason] += 1
-            self.samples.setdefault(error.reason, f"{where}: {error}")
+            self.samples.setdefault(error.reason, said)
 
     def leave_out(self, reason: str, problem: str, number: int = 1) -> None:
         """Count rows that are sound but not trained on, such as ties; no policy makes that an error."""
-        self.by_design.add(reason)
         self.counts[reason] += number
         self.samples.setdefault(reason, problem)
 
@@ -89,7 +85,7 @@ class BadRows:
         self.counts += other.counts
         self.kept += other.kept
         self.samples = other.samples | self.samples
-        self.by_design |= other.by_design
+        self.errors += other.errors
         self.read += other.read
         self.further += other.further
 

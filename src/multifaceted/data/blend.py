@@ -49,6 +49,11 @@ class Blend(DataSource):
         """Whether one of its sources does."""
         return any(source.joins_rows for source in self.sources.values())
 
+    def require_files(self) -> None:
+        """Those of every source that has a share."""
+        for name in shares_of("weights", self.weights):
+            self.sources[name].require_files()
+
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
         """Draw from every source its share; each is read twice, because what is drawn depends on all its ids.
 
@@ -74,9 +79,9 @@ class Blend(DataSource):
             yield from (_named(example, name) for index, example in enumerate(again) if index in drawn)
 
     def validation(self, seed: int, bad: BadRows) -> Iterator[Example]:
-        """The validation examples of every source."""
-        for name, source in self.sources.items():
-            yield from (_named(example, name) for example in source.validation(seed, bad))
+        """The validation examples of every source that has a share."""
+        for name in shares_of("weights", self.weights):
+            yield from (_named(example, name) for example in self.sources[name].validation(seed, bad))
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
         """In the words of the example's own source."""

@@ -86,6 +86,7 @@ class Data:
         Raises:
             DataError: bad rows, examples that cannot be shown in the mix, or a bench that is not there.
         """
+        self.source.require_files()
         prompts = self.overlap.prompts() if self.overlap is not None else {}
         ids: set[str] = set()
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 
+csv.field_size_limit(2**31 - 1)  # a cell may hold a whole conversation; of the whole process
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
 
 
@@ -124,6 +125,7 @@ def _delimited_rows(
     lines = csv.reader(text, dialect)
     try:
         names = next(lines, [])
+        _by_name(names, names)
         if len({*names}) < len(names):
             raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}; name each once")
         for cells in lines:
@@ -133,6 +135,8 @@ def _delimited_rows(
             bad.read += 1
             with bad.row(where):
                 yield Row(lines.line_num, where, _by_name(names, cells))
+    except BadRowError as error:
+        raise DataError(f"{path}, line 1: {error}") from None
     except csv.Error as error:
         raise DataError(f"{path}, line {lines.line_num}: {error}; mend it") from error
 

@@ -15,7 +15,7 @@ from multifaceted.data.bad_rows import DataError
 HUB = "hf:/datasets/"
 """How a `Path` spells hf://datasets/."""
 ON_HUB = re.compile(HUB + r"(?P<name>[^/@]+/[^/@]+)(@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(/(?P<within>.+))?")
-DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz"]
+DATA_FILES = ["*.parquet", *(f"*.{kind}{packed}" for kind in ("jsonl", "json", "csv", "tsv") for packed in ("", ".gz"))]
 DESCRIPTION = "dataset_info*.json"
 """What older data sets of the hub say about themselves."""
 
@@ -48,6 +48,8 @@ def files_of(path: Path, key: str = "data.source.train_file") -> dict[str, Path]
         path, patterns = _downloaded(path.as_posix(), key)
     elif "*" in path.as_posix():
         path, patterns = _folder_and_pattern(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a file or a folder that does: {key}=...")
     if not path.is_dir():
         return {stem_of(path): path}
     files = sorted(file for file in path.rglob("*") if _is_data(file) and _fits(file.relative_to(path), patterns))
@@ -73,9 +75,12 @@ def _downloaded(url: str, key: str) -> tuple[Path, list[str]]:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         local = f"FOLDER/{within}" if within else "FOLDER"
+        named = within if not within or "*" in within else f"{within}*"
+        which = {"--revision": found["revision"], "--include": named and f"'{named}'"}
+        part = "".join(f" {flag} {value}" for flag, value in which.items() if value)
         raise DataError(
             f"the hub's data set {name} cannot be had: {reason}. Or name files you have: where there is a network,"
-            f" hf download {name} --repo-type dataset --local-dir FOLDER; here, {key}={local}"
+            f" hf download {name} --repo-type dataset{part} --local-dir FOLDER; here, {key}={local}"
         ) from error
     return Path(folder), patterns
 

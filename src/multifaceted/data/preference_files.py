@@ -14,6 +14,7 @@ from multifaceted.data.licences import Collection, Licence, Terms, licence_of
 from multifaceted.data.locations import HUB, files_of
 from multifaceted.data.rows import COLUMNS, example_of
 from multifaceted.data.source import DataSource, check_example
+from multifaceted.data.visible import visible
 from multifaceted.mini.holdout import position
 from multifaceted.records import Example
 
@@ -28,7 +29,7 @@ class PreferenceFiles(DataSource):
         validation_share: that share; a hash of the instruction decides, so rows that share one stay on one side,
             whatever their system messages.
         columns: our names of columns to those of the files, where they differ; null for one that is not to be read.
-        max_examples: read only so many good rows of `train_file`, and of `validation_file`.
+        max_examples: take only so many good examples of `train_file`, and of `validation_file`.
         licence: a collection whose licence is known, or what the licence of your files allows; repeated on the card.
     """
 
@@ -72,6 +73,10 @@ class PreferenceFiles(DataSource):
                 f"none of {read} rows is held out at data.source.validation_share={self.validation_share};"
                 " raise it or name a data.source.validation_file"
             )
+
+    def require_files(self) -> None:
+        """Those to train on and to validate on."""
+        self._files()
 
     def terms(self) -> list[Terms]:
         """The licence of all files alike."""
@@ -123,7 +128,8 @@ class PreferenceFiles(DataSource):
         return train, validation
 
     def _is_held_out(self, example: Example) -> bool:
-        instruction = [(turn.role, turn.content) for turn in example.turns]
+        # By what a conversation begins with: its later turns, and other branches of it, stay on the same side.
+        instruction = [(turn.role, turn.content) for turn in example.turns[:1]]
         return position("instruction", json.dumps(instruction)) < self.validation_share
 
     def _read(self, files: dict[str, Path], bad: BadRows) -> Iterator[Example]:
@@ -154,5 +160,5 @@ class PreferenceFiles(DataSource):
             if found and theirs is not None and theirs not in found:
                 raise DataError(
                     f"{self.where}.columns.{ours}={theirs!r} is a column of no row in"
-                    f" {', '.join(map(str, files.values()))}; found {', '.join(sorted(found))}"
+                    f" {', '.join(map(str, files.values()))}; found {visible(', '.join(sorted(found)))}"
                 )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.pieces import Piece, tree_pieces
+from multifaceted.data.visible import visible
 from multifaceted.mini.holdout import position
 from multifaceted.records import Example, StatedPreference
 from multifaceted.trees import TokenTree
@@ -26,8 +27,6 @@ BOLD, DIM, UNDERLINED, INVERTED, RED, GREEN, YELLOW = "1", "2", "4", "7", "31", 
 INDENT = "    "
 AT_BORDERS = 6
 """Pieces that are listed at either end of the prompt and of each response."""
-ESCAPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that would move the cursor, recolour the terminal or turn the direction of the text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,11 +125,6 @@ def show_left_out(
         texts += [("-", text) for text in example.rejected]
         lines += [f"{INDENT}{sign} {_excerpt(text, special, look.width - 6)}" for sign, text in texts if text]
     return "\n".join(lines)
-
-
-def visible(text: str) -> str:
-    """The text with escapes for characters that would do something to a terminal instead of being seen."""
-    return ESCAPED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def lay_out(segments: Iterable[Segment], look: Look, gutter: str) -> list[str]:

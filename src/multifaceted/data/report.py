@@ -17,6 +17,7 @@ from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.overlap.duplicates import Reason
 from multifaceted.data.overlap.rouge import preference_diversity, system_message_overlap
 from multifaceted.data.tokenize import Encoded
+from multifaceted.data.visible import visible
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree
 
@@ -71,7 +72,7 @@ def contents(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
         turns = [[turn.role, turn.content] for turn in example.turns]
         instruction, system = _digest(turns), _digest(example.system)
         of_instruction.setdefault(instruction, set()).add(system)
-        sources[example.source] += 1
+        sources[visible(example.source)] += 1
         counts["without_system_message"] += not example.system
         counts["without_preference_set"] += not example.preferences
         counts["several_turns"] += len(turns) > 1

@@ -32,6 +32,13 @@ class DataSource:
         """Whether an example may take several rows, so that rows cannot be counted against examples."""
         return False
 
+    def require_files(self) -> None:
+        """Refuse a source whose files are not there, before others are read.
+
+        Raises:
+            DataError: says which, and what to do.
+        """
+
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterable[Example]:
         """Training examples, the same at every call; a stream where there may be many.
 

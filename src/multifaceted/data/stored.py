@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import IO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +20,16 @@ IN_MEMORY = 20_000
 
 
 class StoredExamples(Sequence[Example]):
-    """Examples in a file, one JSON object a line. The file goes when the last sequence over it goes.
+    """Examples in a file, one JSON object a line.
 
     Args:
+        stream: the file, open; when nobody holds it any more, it is closed.
         where: [examples, 2], first byte and number of bytes of each example.
     """
 
-    def __init__(self, path: Path, where: NDArray[np.int64], owner: StoredExamples | None = None) -> None:
-        self.path = path
+    def __init__(self, stream: IO[bytes], where: NDArray[np.int64]) -> None:
+        self._stream = stream
         self._where = where
-        self._owner = owner
-        self._stream: BinaryIO = path.open("rb") if owner is None else owner._stream
-        if owner is None:
-            weakref.finalize(self, path.unlink, missing_ok=True)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -54,14 +50,15 @@ class StoredExamples(Sequence[Example]):
 
     def select(self, indices: Sequence[int]) -> StoredExamples:
         """Some of the examples, in the order of `indices`."""
-        return StoredExamples(self.path, self._where[np.asarray(indices, dtype=np.int64)], self._owner or self)
+        return StoredExamples(self._stream, self._where[np.asarray(indices, dtype=np.int64)])
 
 
 def store(examples: Iterable[Example], folder: Path | None = None, *, in_memory: int = IN_MEMORY) -> Sequence[Example]:
-    """Take all examples of a stream: a list of at most `in_memory`, else a file that goes with the last use of it.
+    """Take all examples of a stream: a list of at most `in_memory`, else a file without a name.
 
     Args:
-        folder: where the file is; by default in the system's folder for such files.
+        folder: where the file is; by default in the system's folder for such files. It goes with its last use, however
+            the process ends.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -74,18 +71,13 @@ def store(examples: Iterable[Example], folder: Path | None = None, *, in_memory:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     sizes = []
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".examples-", suffix=".jsonl", delete=False) as file:
-        path = Path(file.name)
-        try:
-            for source in (first, [next_one], stream):
-                for example in source:
-                    sizes.append(file.write(json.dumps(asdict(example)).encode() + b"\n"))
-                first.clear()
-        except BaseException:
-            path.unlink()
-            raise
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as there are examples of it
+    for source in (first, [next_one], stream):
+        for example in source:
+            sizes.append(file.write(json.dumps(asdict(example)).encode() + b"\n"))
+        first.clear()
     ends = np.cumsum(sizes, dtype=np.int64)
-    return StoredExamples(path, np.stack([ends - sizes, np.asarray(sizes)], axis=1))
+    return StoredExamples(file, np.stack([ends - sizes, np.asarray(sizes)], axis=1))
 
 
 def select(examples: Sequence[Example], indices: Sequence[int]) -> Sequence[Example]:

@@ -155,6 +155,8 @@ def _rendered(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answers: list[str], most: int
 ) -> tuple[str, list[str]]:
     """The bytes of a prompt, and of the prompt with each answer; texts are cut after `most` characters."""
+    if any(text[:most].isspace() for text in (*(message["content"] for message in messages), *answers)):
+        raise BadRowError("blank_beginning", "a text begins with more blanks than data.max_length tokens can hold")
     short = [message | {"content": message["content"][:most]} for message in messages]
     try:
         prompt = render_prompts(tokenizer, [short])[0]

@@ -65,10 +65,7 @@ def prepare_data(
     Raises:
         DataError: bad rows, or no example is left.
     """
-    if is_first:
-        for sentence in objections(config.data.source.terms(), config.data.use):
-            log.warning("licence: %s", sentence)
-    train, validation = read_examples(config)
+    train, validation = read_examples(config, is_first=is_first)
     check(chain(train.examples, validation.examples))
     data = encode_examples(config, source, train, validation)
     if is_first:
@@ -77,12 +74,18 @@ def prepare_data(
     return data
 
 
-def read_examples(config: TrainConfig) -> tuple[Part, Part]:
+def read_examples(config: TrainConfig, *, is_first: bool = True) -> tuple[Part, Part]:
     """The examples to train and to validate on.
+
+    Args:
+        is_first: whether to say what a licence forbids.
 
     Raises:
         DataError: bad rows, or none is left.
     """
+    if is_first:
+        for sentence in objections(config.data.source.terms(), config.data.use):
+            log.warning("licence: %s", sentence)
     return config.data.examples(
         config.mix, config.seed, needs_rejected=config.objective.needs_rejected, scratch=config.paths.cache
     )

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -120,7 +121,8 @@ def _cached(path: Path, branches: dict[str, int]) -> dict[str, list[float]] | No
 
 
 def _keep(path: Path, part: dict[str, list[float]]) -> None:
-    own = path.with_name(f".{path.name}.{os.getpid()}")  # where locks cannot be had, another job may write it too
+    # Where locks cannot be had, another job may write it too.
+    own = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         write_json(own, {"version": VERSION, "logps": part})
         put_in_place(own, path)

@@ -62,7 +62,8 @@ def test_a_run_counts_them_or_leaves_them_out(tmp_path, drop):
 
 
 def test_a_bench_that_is_not_there_is_named_before_anything_is_read(tmp_path):
-    data = Data(source=PreferenceFiles(train_file=tmp_path / "none.jsonl"), max_length=64)
+    (tmp_path / "rows.jsonl").write_text("not JSON\n")
+    data = Data(source=PreferenceFiles(train_file=tmp_path / "rows.jsonl"), max_length=64)
     data.overlap = Overlap(benches={"koala": None})
     with pytest.raises(DataError, match="koala"):
         data.examples(Mix(), 0, needs_rejected=True)
