@@ -40,7 +40,7 @@ MAY_USE = {
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
-    "evaluation": {"numpy"},
+    "evaluation": {"numpy", "tqdm"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
