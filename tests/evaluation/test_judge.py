@@ -75,6 +75,13 @@ def test_a_verdict_that_was_cut_is_none(tmp_path):
     assert {v.score for v in verdicts.values()} == {None}
 
 
+@pytest.mark.parametrize("text", ["\ud83d", "\\\ud83d", "a\r\nb\u2028c\x85d\x00e", '"\\n'])
+def test_whatever_a_judge_writes_is_kept(tmp_path, text):
+    judge(tmp_path / "v.jsonl", lambda request: f"{text}\n[RESULT] 4", QUESTIONS[:1], runs=1)
+    (verdict,) = read_verdicts(tmp_path / "v.jsonl")
+    assert verdict.text == f"{text}\n[RESULT] 4" and verdict.score == 4
+
+
 def test_what_a_rule_decides_is_not_asked(tmp_path):
     questions = [question("a"), question("b", decided=1)]
     engine, verdicts = judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 4", questions)

@@ -89,7 +89,9 @@ class Judge:
         log.add(self._decided(questions, log, policy))
         for _ in range(self.retries + 1):
             askings = [asking for asking in self._open(questions, log) if asking.attempts <= self.retries]
-            replies = self._ask(askings, policy, seed) if askings else ()
+            if not askings:
+                break
+            replies = self._ask(askings, policy, seed)
             log.add(tqdm(replies, desc=f"judge {self.name}", unit="verdict", total=len(askings), disable=None))
         missing = [asking for asking in self._open(questions, log) if asking.attempts == 0]
         if missing:

@@ -30,7 +30,8 @@ class VerdictLog:
 
     def add(self, verdicts: Iterable[Verdict]) -> None:
         """Write verdicts at the end, each as it comes."""
-        with self.path.open("a", encoding="utf-8") as stream:
+        # Half a surrogate pair, which a cut reply may end with, becomes the JSON escape that reads back as the same.
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             for verdict in verdicts:
                 stream.write(json.dumps(asdict(verdict), ensure_ascii=False, allow_nan=False) + "\n")
                 stream.flush()
