@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.pairwise import LABELS, Choice, Order, PairwiseTask, pair_question
+from multifaceted.evaluation.rubric_scores import response_scores
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
@@ -21,6 +22,7 @@ from multifaceted.records import (
     Prompt,
     RecordError,
     Response,
+    Verdict,
     write_json,
     write_jsonl,
 )
@@ -186,6 +188,21 @@ def test_outcomes_from_rubric_scores():
     assert outcomes == {"a": Outcome.WIN, "b": Outcome.LOSS, "c": Outcome.TIE, "d": None, "e": None}
     with pytest.raises(ValueError, match="1 prompts are scored for one of the two only, first 'e'"):
         outcomes_of_scores(ours, {key: theirs[key] for key in "abcd"})
+
+
+def test_rubric_verdicts_of_two_policies_become_outcomes():
+    def scored(**scores):
+        about = {"policy": "p", "judge": "j", "run": 0, "text": "", "attempt": 1, "asked": ""}
+        return [
+            Verdict(prompt=name, response=name, rubric=rubric, score=score, **about)
+            for name, row in scores.items()
+            for rubric, score in enumerate(row)
+        ]
+
+    ours, theirs = scored(a=[5, 4], b=[3, 3], c=[2, None]), scored(a=[4, 4], b=[2, 4], c=[1, 1])
+    other = replace(ours[0], response="b", score=1)
+    outcomes = outcomes_of_scores(response_scores([*ours, other]), response_scores(theirs))
+    assert outcomes == {"a": Outcome.WIN, "b": Outcome.TIE, "c": None}
 
 
 def test_preferences_of_prompts():
