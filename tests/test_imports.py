@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "tables": {"records"},
     "sweep": {"records", "tables"},
     "dry_run": {"records", "tables", "training"},
-    "app": {"config", "dry_run", "records", "tables", "training", "evaluation", "synthesis"},
+    "logs": {"records"},
+    "app": {"config", "dry_run", "logs", "records", "tables", "training", "evaluation", "synthesis"},
 }
 MAY_USE = {
     "records": set(),
@@ -40,13 +41,14 @@ MAY_USE = {
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
-    "evaluation": {"numpy", "tqdm"},
+    "evaluation": {"numpy", "tqdm", "yaml"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),
     "sweep": {"hydra", "omegaconf"},
     "dry_run": set(),
-    "app": {"hydra", "omegaconf", "transformers"},
+    "logs": {"transformers"},
+    "app": {"hydra", "omegaconf"},
 }
 """Beside the standard library."""
 

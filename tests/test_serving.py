@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.encode import Overlong, encode
-from multifaceted.data.source import BadRows
 from multifaceted.data.template import conversation, render_prompts, set_template
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.model.export import export_model

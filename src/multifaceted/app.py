@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from omegaconf import DictConfig
 
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.dry_run import show_plan, show_preview
-from multifaceted.records import FAILURE, LOG, PREVIEW, VERSION, write_json
+from multifaceted.logs import log_to
+from multifaceted.records import FAILURE, PREVIEW, VERSION, write_json
 from multifaceted.tables import score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def train(config: DictConfig) -> int:
         next_stage = _evaluation_of(
             folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
         )
-        _log_to(folder)
+        log_to(folder)
         if typed.num_devices > 1 and not launched_externally():
             outcome = _run_on_ranks(typed.num_devices, to_plain(typed), list(config.trust), folder)
         else:
@@ -70,7 +70,7 @@ def train(config: DictConfig) -> int:
 
 def _look(config: TrainConfig) -> int:
     """Show what there is to say about a run before it is trained."""
-    _log_to(None)
+    log_to(None)
     if config.plan.enabled:
         show_plan(config)
     if config.preview is not None:
@@ -125,7 +125,7 @@ def _rank(plain: dict[str, Any], trust: list[str], folder: Path) -> Any:
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import run
 
-    _log_to(folder)
+    log_to(folder)
     typed = build({key: value for key, value in plain.items() if key != TARGET} | {"trust": trust}, TrainConfig)
     return run(typed, plain, folder)
 
@@ -136,7 +136,7 @@ def evaluate(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, EvalConfig)
-        _log_to(None)
+        log_to(None)
         return _evaluate(typed)
 
     return _guarded(stage)
@@ -148,7 +148,7 @@ def synthesize(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, SynthesizeConfig)
-        _log_to(None)
+        log_to(None)
         summary = run(typed)
         print(sources_table(summary, typed.task.sources))
         print(f"\n{summary['chosen']} instructions and their counts are in {_relative(typed.folder)}")
@@ -214,36 +214,6 @@ def _failed(message: str, code: int) -> int:
         record = {"version": VERSION, "code": code, "error": message}
         write_json(Path(HydraConfig.get().runtime.output_dir) / FAILURE, record)
     return code
-
-
-class RunLog(logging.FileHandler):
-    """The log file of a run, with tracebacks; silent until the run has its folder."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the record."""
-        if Path(self.baseFilename).parent.is_dir():
-            super().emit(record)
-
-
-def _log_to(folder: Path | None) -> None:
-    """Log to the terminal and, where there is a run folder, to its log file; libraries say warnings of weight only."""
-    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|transformers\..*")
-    if "transformers" in sys.modules:  # an app that has not imported it by now does not use it
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-    root = logging.getLogger()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if folder is not None:
-        handlers.append(RunLog(folder / LOG, encoding="utf-8", delay=True))
-    handlers[0].setLevel(logging.INFO)
-    root.handlers = handlers
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    root.setLevel(logging.WARNING)
-    log.setLevel(logging.DEBUG)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _relative(path: Path) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 import multifaceted.data.encode
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import COUNTS, TREES, encode
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer

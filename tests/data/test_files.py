@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import Blend
-from multifaceted.data.files import files_of, read_rows, stem_of
+from multifaceted.data.files import read_rows
+from multifaceted.data.locations import files_of, stem_of
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from tests.data.shapes import FORMATS, write
 
 ROWS = [{"prompt": "What is rain?", "chosen": "Water."}, {"prompt": "Naïve, 雨?", "chosen": "Tears.\n\nOf gods."}]

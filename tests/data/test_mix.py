@@ -7,12 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.blend import Blend, thin
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix, show
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.shares import largest_remainder, shares_of, take_turns
-from multifaceted.data.source import BadRows, DataError, DataSource, MiniCollection
+from multifaceted.data.source import DataSource, MiniCollection
 from multifaceted.mini.rules import satisfies
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn

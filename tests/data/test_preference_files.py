@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import encode
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRows, DataError, OnBadRow, check_examples
+from multifaceted.data.source import check_examples
 from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.pieces import pieces_of, tree_pieces
 from multifaceted.data.preview import Look, Segment, Viewed, lay_out, show_example, show_left_out, spread
-from multifaceted.data.source import BadRows
 from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Limits, Overlong, tokenize
 from multifaceted.model.tokenizer import train_tokenizer

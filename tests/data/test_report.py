@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import OnBadRow
 from multifaceted.data.blend import Blend
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
-from multifaceted.data.source import MiniCollection, OnBadRow
+from multifaceted.data.source import MiniCollection
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
 from multifaceted.tables import report_tables

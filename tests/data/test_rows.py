@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, OnBadRow
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
-from multifaceted.data.source import BadRowError, BadRows, OnBadRow, check_example
+from multifaceted.data.source import check_example
 from multifaceted.records import Example, StatedPreference, Turn
 from tests.conftest import ROOT
 from tests.data.shapes import FORMATS, SHAPES, write

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from multifaceted.data.source import BadRows, DataError, MiniCollection, check_examples
+from multifaceted.data.bad_rows import BadRows, DataError
+from multifaceted.data.source import MiniCollection, check_examples
 from multifaceted.records import Turn
 
 GOOD = MiniCollection(num_examples=2, num_validation=1).train(0, BadRows())

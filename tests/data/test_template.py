@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaTokenizer
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import encode
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.data.template import (
     conversation,
     refuse_lost_system,

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from multifaceted.data.source import DataError
+from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.rubric import RubricTask
 from multifaceted.evaluation.rubric_scores import judged
@@ -265,28 +265,75 @@ def shared():
     return find
 
 
-def test_published_verdicts_are_read_and_averaged(shared):
-    """Of 960 verdicts that GPT-4 wrote, one still has its end; the others' scores were cut off and kept beside them."""
-    rows = shared("mt_bench_eval.json.gz")
-    as_published = [
-        (read_end(text, LABELS), score)
-        for row in rows
-        for text, score in zip(row["gpt4_feedback"], row["gpt4_score"], strict=True)
-    ]
-    assert [pair for pair in as_published if pair[0] is not None] == [(1, 1)] and len(as_published) == 960
+OWN_ROWS = [
+    {
+        "instruction": "###The instruction to evaluate:\nWhat is rain?\n\n###Response to evaluate:\nWater.\n\n"
+        "###Reference Answer (Score 5):\nWater from clouds.\n\n###Score Rubrics:\n[Does it say where from?]\n"
+        + "\n".join(f"Score {n}: Worth {n}." for n in range(1, 6))
+        + "\n\n###Feedback: ",
+        "gpt4_score": [1, 2, 2],
+        "gpt4_feedback": [
+            "It leaves out the clouds. [RESULT] Score: 1.",
+            "It does not meet the criteria for a score of 5.",
+            "It is short.\n###Score: 2",
+        ],
+    }
+]
+"""A row in the columns of the published verdicts."""
+
+
+def parts(row):
+    """The sections of a published prompt: instruction, response, reference, rubric."""
+    return [part.split(":\n", 1)[-1].strip() for part in row["instruction"].split("###")[-5:-1]]
+
+
+def check_verdicts(rows):
+    """Scores as recorded are read from text that has its end, and averaged; the means and spreads of the responses."""
     verdicts = []
     for place, row in enumerate(rows):
-        response = row["instruction"].split("###Response to evaluate:\n")[1].split("\n\n###Reference Answer")[0]
         for run, (text, score) in enumerate(zip(row["gpt4_feedback"], row["gpt4_score"], strict=True)):
+            assert read_end(text, LABELS) in (None, score)
             ended = text if read_end(text, LABELS) else f"Feedback: {text} [RESULT] {score}"
-            verdicts.append(verdict_of(f"{place:03}", run, ended, read_end(ended, LABELS, [response])))
+            verdicts.append(verdict_of(f"{place:03}", run, ended, read_end(ended, LABELS, parts(row)[1:2])))
     assert [v.score for v in verdicts] == [score for row in rows for score in row["gpt4_score"]]
     by_response = judged(verdicts)
     means = [entry.mean() for entry in by_response.values()]
     assert means == pytest.approx([fmean(row["gpt4_score"]) for row in rows])
     spreads = [entry.spread() for entry in by_response.values()]
     assert spreads == pytest.approx([stdev(row["gpt4_score"]) for row in rows])
+    return means, spreads
+
+
+def check_material(rows):
+    """The sections of published prompts, in our form, come to the same rubric."""
+    for row in rows:
+        instruction, response, reference, rubric = parts(row)
+        criteria, *levels = rubric.splitlines()
+        described = {str(n): level.split(": ", 1)[1] for n, level in enumerate(levels, start=1)}
+        rubrics = [{"criteria": criteria.strip("[]"), "score_descriptions": described}]
+        metadata = {"rubrics": rubrics, "reference_answer": reference}
+        prompt = Prompt(id="p", split="bench", system=None, instruction=instruction, metadata=metadata)
+        answer = Response(id="p", text=response, finished=True)
+        (found,) = rubrics_of(prompt)
+        asked = rubric_question(prompt, 0, found, prompt, answer)
+        assert section(asked, "Rubric") == rubric.replace("[", "").replace("]", "")
+        assert section(asked, "Response to assess") == response
+
+
+def test_verdicts_and_prompts_in_the_published_columns():
+    means, spreads = check_verdicts(OWN_ROWS)
+    assert means == pytest.approx([5 / 3]) and spreads == pytest.approx([stdev([1, 2, 2])])
+    check_material(OWN_ROWS)
+
+
+def test_published_verdicts_are_read_and_averaged(shared):
+    """Of 960 verdicts that GPT-4 wrote, one still has its end; the others' scores were cut off and kept beside them."""
+    rows = shared("mt_bench_eval.json.gz")
+    whole = [text for row in rows for text in row["gpt4_feedback"] if read_end(text, LABELS)]
+    assert len(whole) == 1 and sum(len(row["gpt4_feedback"]) for row in rows) == 960
+    means, spreads = check_verdicts(rows)
     assert fmean(means) == pytest.approx(3.48854, abs=1e-5) and fmean(spreads) == pytest.approx(0.36246, abs=1e-5)
+    check_material(rows)
 
 
 def test_published_rubrics_are_asked(shared, tmp_path):
@@ -298,27 +345,3 @@ def test_published_rubrics_are_asked(shared, tmp_path):
     assert len(questions) == len(raw) == 695
     for question in questions:
         assert raw[question.prompt]["score_rubric"]["criteria"] in question.messages[1]["content"]
-
-
-def test_published_prompts_hold_what_ours_shows(shared):
-    """The sections of published rubric prompts, in our form, come to the same material."""
-    for row in shared("mt_bench_eval.json.gz")[:40]:
-        _, instruction, response, reference, rubric, _ = [
-            part.split(":\n", 1)[-1].strip() for part in row["instruction"].split("###")[1:]
-        ]
-        criteria, *levels = rubric.splitlines()
-        described = {str(n): level.split(": ", 1)[1] for n, level in enumerate(levels, start=1)}
-        prompt = Prompt(
-            id="p",
-            split="mt_bench_eval",
-            system=None,
-            instruction=instruction,
-            metadata={
-                "rubrics": [{"criteria": criteria.strip("[]"), "score_descriptions": described}],
-                "reference_answer": reference,
-            },
-        )
-        answer = Response(id="p", text=response, finished=True)
-        (found,) = rubrics_of(prompt)
-        shown = section(rubric_question(prompt, 0, found, prompt, answer), "Rubric")
-        assert shown == rubric.replace("[", "").replace("]", "")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from multifaceted.app import OK, REFUSED, synthesize
 from multifaceted.config import build
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.overlap.normalise import normalise
-from multifaceted.data.source import DataError
 from multifaceted.records import VERSION, Prompt, RecordError
 from multifaceted.synthesis.bench_instructions import PAPER, REASONS, BenchInstructions
 from multifaceted.synthesis.run import SynthesizeConfig, run

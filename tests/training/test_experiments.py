@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from multifaceted.config import build
-from multifaceted.data.source import DataError
+from multifaceted.data.bad_rows import DataError
 from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY, read_json, read_jsonl
 from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 import multifaceted.data.dataset
 from multifaceted.app import OK, REFUSED, train
 from multifaceted.config import build, prepare_overrides, run_name
-from multifaceted.data.source import BadRows, DataError, OnBadRow
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.stored import StoredExamples, store
 from multifaceted.data.tokenize import Limits, tokenize
 from multifaceted.model.build import PretrainedModel, ScratchModel

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.licences import Terms
 from multifaceted.data.shares import largest_remainder, shares_of
-from multifaceted.data.source import BadRows, DataError, DataSource, OnBadRow
+from multifaceted.data.source import DataSource
 from multifaceted.records import Example, StatedPreference
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from multifaceted.data.bad_rows import BadRows, OnBadRow
 from multifaceted.data.blend import thin
 from multifaceted.data.encode import encode
 from multifaceted.data.licences import Use
 from multifaceted.data.mix import Mix, Shown
 from multifaceted.data.overlap.clean import Found, Overlap
-from multifaceted.data.source import BadRows, DataSource, OnBadRow, check_examples
+from multifaceted.data.source import DataSource, check_examples
 from multifaceted.data.stored import select, store
 from multifaceted.data.template import refuse_lost_system, set_template
 from multifaceted.data.tokenize import Encoded, Overlong

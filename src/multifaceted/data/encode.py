@@ -21,7 +21,7 @@ import pyarrow as pa
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.source import BadRows, DataError, OnBadRow
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
 from multifaceted.data.tokens import StoredTrees, write_trees
 from multifaceted.records import VERSION, Example, RecordError, alone_at, put_in_place, read_json, write_json

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.shares import ALL, largest_remainder, shares_of
-from multifaceted.data.source import DataError, DataSource
+from multifaceted.data.source import DataSource
 from multifaceted.records import Example
 
 RELEASED, DEFAULT, NONE = "released", "default", "none"

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multifaceted.data.files import HUB, Row, files_of, read_rows
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, OnBadRow
+from multifaceted.data.files import Row, read_rows
 from multifaceted.data.licences import Collection, Licence, Terms, licence_of
+from multifaceted.data.locations import HUB, files_of
 from multifaceted.data.rows import COLUMNS, example_of
-from multifaceted.data.source import BadRowError, BadRows, DataError, DataSource, OnBadRow, check_example
+from multifaceted.data.source import DataSource, check_example
 from multifaceted.mini.holdout import position
 from multifaceted.records import Example
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any
 
-from multifaceted.data.source import BadRowError, check_text
+from multifaceted.data.bad_rows import BadRowError
+from multifaceted.data.source import check_text
 from multifaceted.records import Example, StatedPreference, Turn
 
 COLUMNS = (

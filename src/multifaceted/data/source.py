@@ -2,110 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import reprlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import ClassVar
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 from multifaceted.data.licences import Terms
 from multifaceted.data.shares import ALL, take_turns
 from multifaceted.mini import world
 from multifaceted.mini.lexicon import messages, taxonomy
 from multifaceted.records import Example, StatedPreference
-
-log = logging.getLogger(__name__)
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on; the message names the example and what is wrong with it."""
-
-
-class BadRowError(DataError):
-    """What is wrong with one row. `reason` is its key in `summary.json`; others say where the row is."""
-
-    def __init__(self, reason: str, problem: str) -> None:
-        super().__init__(problem)
-        self.reason = reason
-
-
-class LeftOutError(BadRowError):
-    """A row that is sound but has nothing to teach, such as a tie; it is counted, and no policy makes it an error."""
-
-
-class OnBadRow(StrEnum):
-    """What happens to a row that cannot be trained on."""
-
-    RAISE = "raise"
-    DROP = "drop"
-
-
-@dataclass(kw_only=True, slots=True)
-class BadRows:
-    """The one place through which every bad row passes: it stops the run or is left out and counted."""
-
-    policy: OnBadRow = OnBadRow.RAISE
-    option: str = "data.on_bad_row"
-    """The setting that chooses the policy, for messages."""
-    counts: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, str] = field(default_factory=dict)
-    """By reason, the message of the first row."""
-    by_design: set[str] = field(default_factory=set)
-    """Reasons of `counts` that no policy makes an error."""
-    read: int = 0
-    """Rows that were read, good or not; of a source that makes its examples, those."""
-    further: int = 0
-    """Examples beyond the first of their row."""
-
-    kept: Counter[str] = field(default_factory=Counter)
-    """Rows that are trained on, though they lack something."""
-
-    @property
-    def errors(self) -> Counter[str]:
-        """Of `counts` those that stop a run where the policy is to raise."""
-        return Counter({reason: number for reason, number in self.counts.items() if reason not in self.by_design})
-
-    @contextmanager
-    def row(self, where: str) -> Iterator[None]:
-        """Around the work on one row, which `where` names; a `BadRowError` ends that work."""
-        try:
-            yield
-        except BadRowError as error:
-            if isinstance(error, LeftOutError):
-                self.by_design.add(error.reason)
-            elif self.policy is OnBadRow.RAISE:
-                raise DataError(f"{where}: {error} (or leave out and count such rows: {self.option}=drop)") from None
-            self.counts[error.reason] += 1
-            self.samples.setdefault(error.reason, f"{where}: {error}")
-
-    def leave_out(self, reason: str, problem: str, number: int = 1) -> None:
-        """Count rows that are sound but not trained on, such as ties; no policy makes that an error."""
-        self.by_design.add(reason)
-        self.counts[reason] += number
-        self.samples.setdefault(reason, problem)
-
-    def keep(self, reason: str, problem: str) -> None:
-        """Count a row that is trained on though it lacks something, such as a preference set."""
-        self.kept[reason] += 1
-        self.samples.setdefault(reason, problem)
-
-    def add(self, other: BadRows) -> None:
-        """Count what another one counted."""
-        self.counts += other.counts
-        self.kept += other.kept
-        self.samples = other.samples | self.samples
-        self.by_design |= other.by_design
-        self.read += other.read
-        self.further += other.further
-
-    def report(self, part: str) -> None:
-        """Log one line per reason."""
-        for became, counter in (("left out", self.counts), ("kept", self.kept)):
-            for reason, number in sorted(counter.items()):
-                log.warning("%s rows %s as %s: %s, first %s", part, became, reason, number, self.samples[reason])
 
 
 class DataSource:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multifaceted.evaluation.clustered import bootstrap_mean
+from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.records import Estimate, Prompt, StatedPreference
 
 State = Callable[[Sequence[StatedPreference]], str]

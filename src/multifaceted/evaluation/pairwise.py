@@ -66,8 +66,8 @@ def outcome_of(verdict: Verdict) -> Outcome | None:
 class PairwiseTask:
     """The policy's responses against those of an opponent.
 
-    A length-controlled win rate needs, beside `win_rates.preferences`, both responses' lengths: it belongs to the
-    protocol that defines it (AlpacaEval), not here.
+    A length-controlled win rate belongs to the protocol that defines it: `protocols.length_control`, which takes what
+    `win_rates.preferences` gives, plus 1, and both responses' lengths.
 
     Attributes:
         prompts_file: a `prompts.jsonl`, as an evaluation leaves it.

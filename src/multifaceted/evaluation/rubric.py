@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
-from multifaceted.data.source import BadRows, stated_message
-from multifaceted.evaluation.clustered import bootstrap_mean
+from multifaceted.data.source import stated_message
 from multifaceted.evaluation.controls import (
     Control,
     Movement,
@@ -23,6 +23,7 @@ from multifaceted.evaluation.controls import (
 from multifaceted.evaluation.judge import Question
 from multifaceted.evaluation.rubric_scores import Judged, group_by_benchmark, judged, score_metrics
 from multifaceted.evaluation.rubrics import RubricError, rubric_question, rubrics_of
+from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.records import Estimate, Prompt, Response
 

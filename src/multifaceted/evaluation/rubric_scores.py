@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from multifaceted.evaluation.clustered import bootstrap_mean
 from multifaceted.evaluation.controls import mean_or_none
+from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts
 from multifaceted.records import Estimate, Prompt, Verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from enum import StrEnum
 
-from multifaceted.evaluation.clustered import bootstrap_mean
+from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.records import Estimate
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.benches import Kind, bench_named
 from multifaceted.data.overlap.normalise import normalise
-from multifaceted.data.source import DataError
 from multifaceted.mini.holdout import position
 from multifaceted.records import BenchInstruction, Prompt
 

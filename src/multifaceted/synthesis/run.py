@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.benches import bench_named, read_bench
 from multifaceted.data.benches.overlap import distinct, exact_overlaps
-from multifaceted.data.files import HUB, files_of, read_rows
+from multifaceted.data.files import read_rows
+from multifaceted.data.locations import HUB, files_of
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt, RecordError, write_json, write_jsonl
 from multifaceted.synthesis.bench_instructions import REASONS, BenchInstructions
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from multifaceted.data.bad_rows import BadRows, OnBadRow
 from multifaceted.data.dataset import Part
 from multifaceted.data.mix import Shown, show
 from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.preview import Look, Viewed, show_example, show_left_out, spread
 from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
-from multifaceted.data.source import BadRows, OnBadRow
 from multifaceted.data.stored import select
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
 from multifaceted.records import LENGTHS, REPORT, VERSION, Example, write_json

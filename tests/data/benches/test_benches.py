@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.benches import BENCHES, Kind, Training, read_bench
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from tests.conftest import ROOT
 from tests.data.benches.fixtures import (
     LAYOUTS,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
 from multifaceted.data.benches.overlap import distinct, exact_overlaps
-from multifaceted.data.source import BadRows
 from tests.data.benches.test_benches import REAL, SHARED
 
 LICENSED = ("alpaca_eval", "koala", "mt_bench", "self_instruct")

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.collections.multifaceted import Multifaceted
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.model.tokenizer import train_tokenizer
 from tests.data.collections.sets import SETS, THREE, message, transcript
 from tests.data.shapes import write

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, OnBadRow
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
-from multifaceted.data.source import BadRowError, BadRows, OnBadRow, texts_of
+from multifaceted.data.source import texts_of
 from multifaceted.model.tokenizer import train_tokenizer
 from tests.data.collections.sets import (
     SETS,

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from multifaceted.config import ConfigError, build
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.collections.multifaceted import Multifaceted
 from multifaceted.data.collections.siblings import Siblings
 from multifaceted.data.dataset import Data, counts
 from multifaceted.data.mix import Mix
-from multifaceted.data.source import BadRows, DataError, OnBadRow, texts_of
+from multifaceted.data.source import texts_of
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
 from tests.data.collections.sets import BEFORE, DIMENSIONS, THREE, message, pair, sft, stated

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.collections.answers import Answer, Pairs, compare, why_alone
 from multifaceted.data.collections.dsp import Dsp
 from multifaceted.data.collections.helpsteer import HelpSteer
 from multifaceted.data.collections.oasst import Oasst
 from multifaceted.data.collections.ultrafeedback import Score, UltraFeedback
 from multifaceted.data.collections.webgpt import WebGpt
-from multifaceted.data.source import BadRows, DataError, OnBadRow
 from multifaceted.records import Turn
 from tests.data.collections.sets import binarized, domains, flat, rated, scored, tree, webgpt
 from tests.data.shapes import write

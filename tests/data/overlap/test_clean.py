@@ -5,12 +5,12 @@ import json
 import pytest
 
 from multifaceted.config import ConfigError, build
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.dataset import Data
 from multifaceted.data.mix import Mix
 from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.overlap.contamination import Field
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import DataError
 from tests.data.overlap.texts import edited, example, prompt, sentence
 
 ASKED = sentence("asked")

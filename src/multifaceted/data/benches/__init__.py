@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 from multifaceted.data.benches.base import Bench, Kind, Training, one_a_row
 from multifaceted.data.benches.bias import bbq, crows_pairs
 from multifaceted.data.benches.conversations import arena_hard, mt_bench, vicuna
@@ -17,7 +18,7 @@ from multifaceted.data.benches.instructions import alpaca_eval, flask, koala, se
 from multifaceted.data.benches.real_toxicity_prompts import real_toxicity_prompts
 from multifaceted.data.benches.rubrics import biggen_bench, multifaceted_bench
 from multifaceted.data.benches.winogender import winogender
-from multifaceted.data.source import BadRowError, BadRows, DataError, check_text
+from multifaceted.data.source import check_text
 from multifaceted.records import Prompt
 
 __all__ = ["BENCHES", "Bench", "Kind", "Training", "bench_named", "read_bench"]

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.files import HUB, Row, files_of, read_rows
-from multifaceted.data.source import BadRows, DataError
+from multifaceted.data.files import Row, read_rows
+from multifaceted.data.locations import HUB, files_of
 from multifaceted.records import Prompt
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multifaceted.data.source import BadRowError, check_text
+from multifaceted.data.bad_rows import BadRowError
+from multifaceted.data.source import check_text
 
 
 @dataclass(frozen=True, slots=True)

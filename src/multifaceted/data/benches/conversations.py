@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
 from multifaceted.data.files import Row
-from multifaceted.data.source import BadRowError
 from multifaceted.records import Prompt
 
 

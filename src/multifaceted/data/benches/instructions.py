@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from multifaceted.data.bad_rows import BadRowError, BadRows
 from multifaceted.data.benches.base import Found, rows_of
 from multifaceted.data.benches.cells import Cells, content_id
 from multifaceted.data.files import Row
-from multifaceted.data.source import BadRowError, BadRows
 from multifaceted.records import Prompt
 
 

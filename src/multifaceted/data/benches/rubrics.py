@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells, content_id
 from multifaceted.data.files import Row
-from multifaceted.data.source import BadRowError
 from multifaceted.records import Prompt, StatedPreference
 
 SCORES = "12345"

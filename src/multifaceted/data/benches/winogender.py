@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 from multifaceted.data.benches.base import Found
 from multifaceted.data.benches.cells import Cells
 from multifaceted.data.files import read_rows
-from multifaceted.data.source import BadRowError, BadRows, DataError
 from multifaceted.records import Prompt
 
 SENTENCES, TEMPLATES, STATISTICS = "all_sentences.tsv", "templates.tsv", "occupations-stats.tsv"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from multifaceted.data.source import LeftOutError
+from multifaceted.data.bad_rows import LeftOutError
 from multifaceted.records import Example, Turn
 
 

@@ -7,9 +7,10 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import names_of
-from multifaceted.data.source import BadRowError, check_example, check_text
+from multifaceted.data.source import check_example, check_text
 from multifaceted.records import Example
 
 

@@ -6,11 +6,11 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from multifaceted.data.bad_rows import BadRowError, LeftOutError
 from multifaceted.data.collections.columns import checked, columns_of, refuse_columns, text_of
 from multifaceted.data.files import Row
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRowError, LeftOutError
 from multifaceted.records import Example, StatedPreference, Turn
 
 DIMENSION = "domain"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+from multifaceted.data.bad_rows import BadRowError, BadRows
 from multifaceted.data.collections.answers import Answer, Pairs, compare, example_from, why_alone
 from multifaceted.data.collections.columns import columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.files import Row
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRowError, BadRows
 from multifaceted.records import Example, Turn
 
 TURN = re.compile(r"<extra_id_1>(User|Assistant)[ \t]*\n")

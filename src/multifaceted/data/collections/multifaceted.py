@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, LeftOutError
 from multifaceted.data.collections.columns import columns_of, text_of
 from multifaceted.data.collections.siblings import Sibling, Siblings, digest
-from multifaceted.data.files import Row, files_of, read_rows
+from multifaceted.data.files import Row, read_rows
 from multifaceted.data.licences import Collection, Licence
+from multifaceted.data.locations import files_of
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
-from multifaceted.data.source import BadRowError, BadRows, DataError, LeftOutError, check_example
+from multifaceted.data.source import check_example
 from multifaceted.records import Example, StatedPreference
 
 BEFORE_RELEASE = {

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRowError, BadRows, LeftOutError
 from multifaceted.data.collections.answers import Answer, Comparison, Pairs, compare, example_from, why_alone
 from multifaceted.data.collections.columns import checked, columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.files import Row
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import BadRowError, BadRows, LeftOutError, check_text
+from multifaceted.data.source import check_text
 from multifaceted.records import Example, Turn
 
 ROLES = {"prompter": "user", "assistant": "assistant"}

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRowError, LeftOutError
 from multifaceted.data.collections.answers import Answer, Pairs, compare, example_from, why_alone
 from multifaceted.data.collections.columns import checked, columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.files import Row
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
-from multifaceted.data.source import BadRowError, LeftOutError
 from multifaceted.records import Example, Turn
 
 

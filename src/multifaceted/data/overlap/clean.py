@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multifaceted.data.bad_rows import BadRows, OnBadRow
 from multifaceted.data.benches import bench_named, read_bench
 from multifaceted.data.overlap.contamination import Contamination, Field, find_contamination
 from multifaceted.data.overlap.duplicates import Duplicates, find_duplicates
-from multifaceted.data.source import BadRows, OnBadRow
 from multifaceted.records import Example, Prompt
 
 

@@ -1,0 +1,1 @@
+"""Published benchmarks: what their judges are asked, how verdicts are read, and the figures that are made of them."""
