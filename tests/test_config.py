@@ -9,6 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
+from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import EvalConfig
 from multifaceted.objective.base import Objective
 from multifaceted.synthesis.run import SynthesizeConfig
@@ -16,20 +17,38 @@ from multifaceted.training.config import TrainConfig
 from tests.conftest import CONF, ROOT, composed
 
 GROUPS = {"adapter", "data", "mix", "model", "objective", "optimizer", "trainer", "strategy", "logger", "paths"}
-EVAL_GROUPS = {"task", "engine"}
+EVAL_GROUPS = {"task", "engine", "judge"}
 SYNTHESIS_TASKS = {"bench_instructions"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
+    "judge=paper": ["trust=[tests]", "judge.engine._target_=tests.test_config.OwnServer"],
+    "judge=policy": ["judge.engine.policy=elsewhere"],
+    **{f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in ("rubric", "pairwise")},
 }
+REQUIRED["task=pairwise"] += ["prompts=a", "task.against=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 
 @dataclass(kw_only=True, slots=True)
 class OwnObjective(Objective):
     """What a user might write."""
+
+
+@dataclass(kw_only=True, slots=True)
+class OwnServer:
+    """What reaches a server."""
+
+    model: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+    def answer(self, requests, seed):
+        """Nothing is asked here."""
+        return iter(())
 
 
 def choices(group):
@@ -53,13 +72,41 @@ def test_every_group_choice_builds(choice):
     [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group) if name not in SYNTHESIS_TASKS],
 )
 def test_every_eval_choice_builds(choice):
-    assert build(composed("eval", [choice, "policy=somewhere"]), EvalConfig)
+    assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
+
+
+def test_the_papers_judge_has_its_settings_and_asks_for_a_server():
+    config = build(composed("eval", ["judge=paper", "policy=somewhere", *REQUIRED["judge=paper"]]), EvalConfig)
+    server = OwnServer(model="gpt-4-0125-preview", temperature=1.0, top_p=0.9, max_tokens=1024)
+    assert config.judge == Judge(name="gpt-4-0125-preview", engine=server, runs=3, retries=5)
+    with pytest.raises(ConfigError, match=r"judge.engine._target_: Missing mandatory value"):
+        build(composed("eval", ["judge=paper", "policy=somewhere"]), EvalConfig)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["task=rubric"], "task rubric_multifaceted_bench needs a judge; name one with judge=..."),
+        (["task=rubric", "task.reader=koala"], "reader is 'koala'; benches with rubrics are"),
+        (["task=rubric", "task.controls=[flop]"], "task.controls: ['flop'] does not fit"),
+        (["task=mini", "bench=a"], "unknown key 'task.bench'"),
+        (["judge=policy", "judge.engine.policy=a", "judge.runs=0"], "judge: runs is 0"),
+        (
+            ["judge=policy", "judge.engine=${engine}"],
+            "judge.engine._target_: multifaceted.inference.policy.PolicyEngine",
+        ),
+    ],
+)
+def test_a_judged_task_refuses_by_name(overrides, named):
+    with pytest.raises(ConfigError) as refusal:
+        build(composed("eval", ["policy=somewhere", *overrides]), EvalConfig)
+    assert named in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", sorted(SYNTHESIS_TASKS))
 def test_every_synthesis_task_builds_and_no_other_app_takes_it(name):
     assert build(composed("synthesize", [f"task={name}", "benches.koala=somewhere"]), SynthesizeConfig)
-    with pytest.raises(ConfigError, match=r"task._target_: .* is not a MiniTask"):
+    with pytest.raises(ConfigError, match=r"task._target_: .* is not a Task"):
         build(composed("eval", [f"task={name}", "policy=somewhere"]), EvalConfig)
 
 

@@ -41,7 +41,7 @@ MAY_USE = {
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm"},
-    "evaluation": {"numpy", "yaml"},
+    "evaluation": {"numpy", "tqdm", "yaml"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),

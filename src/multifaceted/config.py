@@ -38,6 +38,9 @@ EVALUATE_AFTER = "evaluate_after"
 SWITCHES = ("plan",)
 """Nodes with a field `enabled` that their own name switches: `plan=true` beside `plan.device=h200`."""
 
+TASK_FILES = {"bench": "task.bench", "prompts": "task.prompts_file"}
+"""What a task reads, by its short name on the command line."""
+
 _NODE = "_multifaceted_node"
 """Attribute of a third-party component that keeps the node it was built from, for `to_plain`."""
 
@@ -53,10 +56,14 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
 
     >>> prepare_overrides(["plan=true", "plan.device=h200", "seed=1"])
     ['++plan.enabled=true', '++plan.device=h200', 'seed=1']
+    >>> prepare_overrides(["task=rubric", "bench=bench.parquet"])
+    ['task=rubric', '++task.bench=bench.parquet']
     """
+    names = re.compile(rf"^({'|'.join(TASK_FILES)})(?==)")
     switch = re.compile(rf"^({'|'.join(SWITCHES)})=(?=(true|false)$)", re.IGNORECASE)
     nested_value = re.compile(r"^(?!hydra\b)[A-Za-z_]\w*(\.\w+)+=")
-    spelled = [switch.sub(r"\1.enabled=", argument) for argument in arguments]
+    named = [names.sub(lambda found: TASK_FILES[found[0]], argument) for argument in arguments]
+    spelled = [switch.sub(r"\1.enabled=", argument) for argument in named]
     return [f"++{argument}" if nested_value.match(argument) else argument for argument in spelled]
 
 

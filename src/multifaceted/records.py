@@ -33,6 +33,9 @@ PREVIEW = "preview"
 REPORT = "report.json"
 LENGTHS = "lengths.png"
 
+RULE = "rule"
+"""In place of a judge's name, where a rule decided."""
+
 WITHOUT_MEANING = (
     "overwrite",
     "paths",
@@ -132,6 +135,50 @@ class Response:
     """Whether the model ended the response itself; false when it was cut at the token limit."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """One reply of a judge about one response, or about two; one line of `verdicts.jsonl`.
+
+    A question that is asked again leaves a line for every attempt, and the last of them counts.
+
+    Attributes:
+        prompt: id of the prompt whose criteria are applied.
+        response: id of the prompt that was answered; another one's in a control.
+        policy: fingerprint of the policy that answered.
+        judge: name of the judge; `RULE` where a rule decided and nothing was asked.
+        run: which of the judge's runs, from 0.
+        score: 1 to 5 of a rubric, the outcome of a pair (`Choice`), or None: unscored.
+        text: what the judge wrote, in full.
+        attempt: how often the question has been asked by now; 0 where a rule decided.
+        asked: fingerprint of the messages that were put to the judge.
+        rubric: which of the prompt's rubrics, from 0; None for a pair.
+        dimension: what that rubric is about, where the prompt says so.
+        order: which response of a pair was shown first (`Order`).
+        empty: there was no response, or one of a pair was missing, so a rule decided.
+    """
+
+    prompt: str
+    response: str
+    policy: str
+    judge: str
+    run: int
+    score: int | str | None
+    text: str
+    attempt: int
+    asked: str
+    rubric: int | None = None
+    dimension: str | None = None
+    order: str | None = None
+    empty: bool = False
+    version: int = VERSION
+
+    @property
+    def key(self) -> tuple[str, str, int, str, int]:
+        """What was asked in which run: the same for all attempts, and sortable."""
+        rubric = -1 if self.rubric is None else self.rubric
+        return (self.prompt, self.response, rubric, self.order or "", self.run)
+
+
 @dataclass(kw_only=True, slots=True)
 class Estimate:
     """A metric with its 95 % interval; `value` is None when nothing could be scored."""
@@ -229,3 +276,35 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise RecordError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a `prompts.jsonl`.
+
+    Raises:
+        RecordError: a line that is no prompt.
+    """
+    prompts = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            stated = [StatedPreference(**preference) for preference in row.pop("preferences", [])]
+            prompts.append(Prompt(**row, preferences=stated))
+        except (AttributeError, TypeError) as error:
+            raise RecordError(f"{path}, line {number}: not a prompt ({error})") from error
+    return prompts
+
+
+def read_responses(path: Path) -> dict[str, Response]:
+    """The responses of a `responses.jsonl` by their prompt's id.
+
+    Raises:
+        RecordError: a line that is no response.
+    """
+    responses = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            response = Response(**row)
+        except TypeError as error:
+            raise RecordError(f"{path}, line {number}: not a response ({error})") from error
+        responses[response.id] = response
+    return responses

@@ -8,6 +8,13 @@ from typing import Any
 
 from multifaceted.records import Estimate, Scores
 
+LEADING = (
+    ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
+    ("score", "score_spread", "unscored", "empty"),
+    ("win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
+)
+"""Of each kind of task, what one wants to read first; the first of them also by dimension."""
+
 
 def summary_table(summary: dict[str, Any]) -> str:
     """Validation metrics with a column for each dimension, then the facts of the run."""
@@ -93,20 +100,33 @@ def _histogram(histogram: Mapping[str, list[int]], bar: str, width: int = 14) ->
 
 
 def score_table(scores: Scores) -> str:
-    """One row a split; the controls below."""
-    columns = ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance")
+    """One row a split, by its leading metrics; then the first of them by dimension, and the other metrics."""
+    named = {key.split("/")[1] for key in scores.metrics}
+    columns = next((columns for columns in LEADING if columns[0] in named), tuple(sorted(named)))
     splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
     rows = [["split", *columns]]
     rows += [[split, *(interval(scores.metrics.get(f"{split}/{column}")) for column in columns)] for split in splits]
     dimensions = sorted({key.split("/")[2] for key in scores.metrics if key.count("/") == 2})
-    by_dimension = [["adherence", *dimensions]]
+    by_dimension = [[columns[0], *dimensions]]
     by_dimension += [
-        [split, *(interval(scores.metrics.get(f"{split}/adherence/{d}")) for d in dimensions)] for split in splits
+        [split, *(interval(scores.metrics.get(f"{split}/{columns[0]}/{d}")) for d in dimensions)] for split in splits
     ]
     shown = {f"{split}/{column}" for split in splits for column in columns}
-    controls = [["control", "value"]]
+    controls = [["other metrics", "value"]]
     controls += [[k, interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
-    return "\n" + "\n\n".join(format_table(table) for table in (rows, by_dimension, controls))
+    tables = [rows, by_dimension if dimensions else [], controls, _movements(scores, splits, dimensions)]
+    return "\n" + "\n\n".join(format_table(table) for table in tables if table[1:])
+
+
+def _movements(scores: Scores, splits: Sequence[str], dimensions: Sequence[str]) -> list[list[str]]:
+    """A row for what a control asked for, and in it how much each dimension moved."""
+    rows = [["asked for against moved", *dimensions]]
+    for split in splits:
+        keys = [key.split("/") for key in scores.metrics if key.startswith(f"{split}/moved_")]
+        for metric in dict.fromkeys(metric for _, metric, _ in keys):
+            cells = [interval(scores.metrics.get(f"{split}/{metric}/{dimension}")) for dimension in dimensions]
+            rows.append([f"{split} {metric.removeprefix('moved_')}", *cells])
+    return rows
 
 
 def sources_table(summary: Mapping[str, int], sources: Sequence[str]) -> str:

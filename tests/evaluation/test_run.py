@@ -1,13 +1,20 @@
 """The evaluation app's run on a real, tiny policy folder."""
 
+import json
 import shutil
 
 import pytest
 
 from multifaceted.config import build, to_plain
-from multifaceted.evaluation.run import EvalConfig, run
-from multifaceted.records import RESPONSES, SCORES, RecordError, read_json, read_jsonl
+from multifaceted.evaluation.run import EvalConfig, rescore, run
+from multifaceted.inference.in_process import InProcess
+from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.requests import Engine, EngineError, Request
+from multifaceted.records import RESPONSES, SCORES, VERDICTS, RecordError, read_json, read_jsonl
+from multifaceted.tables import score_table
 from tests.conftest import composed
+from tests.data.benches.fixtures import write_bench
+from tests.evaluation.test_rubric import row
 
 SMALL = ["task.num_prompts=4", "engine.max_new_tokens=12", "engine.batch_size=7"]
 
@@ -81,3 +88,53 @@ def test_an_old_record_version_is_refused(tmp_path):
     (tmp_path / "old.json").write_text('{"version": 0}')
     with pytest.raises(RecordError, match="record version 0; this release reads version 1"):
         read_json(tmp_path / "old.json")
+
+
+@pytest.fixture
+def roomy(policy):
+    """A policy with room for what a judge reads."""
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    return policy
+
+
+def judged(policy, *overrides):
+    """Evaluate by a judge that is the policy itself, random weights and all."""
+    small = ["engine.max_new_tokens=4", "judge=policy", f"judge.engine.policy={policy}"]
+    small += ["judge.engine.generation.max_new_tokens=6", "judge.runs=2", "judge.retries=1"]
+    config = build(composed("eval", [f"policy={policy}", *small, *overrides]), EvalConfig)
+    return config, run(config, to_plain(config))
+
+
+def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, tmp_path):
+    bench = write_bench(tmp_path, "multifaceted_bench", [row(n) for n in range(3)])
+    config, scores = judged(roomy, "task=rubric", f"bench={bench}")
+    assert config.folder.name == "rubric_multifaceted_bench_seed-0"
+    empty = sum(response["text"].strip() == "" for response in read_jsonl(config.folder / RESPONSES))
+    score = scores.metrics["multifaceted_bench/score"]
+    assert (score.n, score.unscored) == (empty, 3 - empty) and scores.metrics["koala/unscored"].n == 3 * 4 * 2
+    written = (config.folder / VERDICTS).read_bytes(), (config.folder / SCORES).read_bytes()
+    assert judged(roomy, "task=rubric", f"bench={bench}")[1] == scores, "nothing is asked again"
+    rescore(config.folder, config.task)
+    assert ((config.folder / VERDICTS).read_bytes(), (config.folder / SCORES).read_bytes()) == written
+    assert "score_spread" in score_table(scores)
+    with pytest.raises(RecordError, match="made with another judge"):
+        judged(roomy, "task=rubric", f"bench={bench}", "judge.runs=1")
+
+    prompts, theirs = config.folder / "prompts.jsonl", config.folder / RESPONSES
+    pair, scores = judged(roomy, "task=pairwise", f"prompts={prompts}", f"task.against={theirs}")
+    assert scores.metrics["multifaceted_bench/consistency"].unscored == 2 * (3 - empty)
+    assert len(list(read_jsonl(pair.folder / VERDICTS))) >= 3 * 2 * 2 and "tie_win" in score_table(scores)
+
+
+def test_a_policy_in_this_process_is_an_engine(policy):
+    engine = InProcess(policy=policy, generation=PolicyEngine(max_new_tokens=6))
+    assert isinstance(engine, Engine)
+    user = {"role": "user", "content": "What is rain?"}
+    requests = [Request(id=f"{n}", messages=[user], sample=n % 2) for n in range(4)]
+    replies = {reply.id: reply.text for reply in engine.answer(requests, seed=0)}
+    assert replies == {reply.id: reply.text for reply in engine.answer(requests[::-1], seed=0)}
+    assert len(set(replies.values())) > 1
+    turns = Request(id="turns", messages=[user, {"role": "assistant", "content": "Water."}, user])
+    with pytest.raises(EngineError, match="request 'turns' has turns of"):
+        list(engine.answer([turns], seed=0))

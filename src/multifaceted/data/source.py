@@ -52,9 +52,14 @@ class DataSource:
         raise NotImplementedError
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
-        """The system message that states some of an example's preferences, by their descriptions."""
-        sentences = (p.description.strip().rstrip(".") + "." for p in preferences)
-        return " ".join(["The user values answers with the following qualities.", *sentences])
+        """The system message that states some of an example's preferences."""
+        return stated_message(preferences)
+
+
+def stated_message(preferences: Sequence[StatedPreference]) -> str:
+    """A system message that states preferences by their descriptions."""
+    sentences = (p.description.strip().rstrip(".") + "." for p in preferences)
+    return " ".join(["The user values answers with the following qualities.", *sentences])
 
 
 @dataclass(kw_only=True, slots=True)

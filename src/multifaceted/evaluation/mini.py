@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from multifaceted.evaluation.controls import Control, Movement, against_others, base_id, movement_matrix, without_system
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.mini import world
 from multifaceted.mini.holdout import Part
@@ -15,8 +16,8 @@ from multifaceted.mini.lexicon import taxonomy
 from multifaceted.mini.rules import on_topic, satisfies, well_formed
 from multifaceted.records import Estimate, Prompt, Response
 
-WITHOUT_SYSTEM = "without_system"
-FLIP = "flip"
+WITHOUT_SYSTEM = Control.WITHOUT_SYSTEM.value
+FLIP = Control.FLIP.value
 ONE_DIMENSION = "one_dimension"
 CONTROLLED = "unseen_combinations"
 """The split whose prompts the controls change."""
@@ -48,10 +49,7 @@ class MiniTask:
     def prompts(self, seed: int) -> list[Prompt]:
         """The splits; then one of them without a system message, with one preference flipped, and with one alone."""
         splits = {split: world.bench(split, self.num_prompts, seed, self.part) for split in world.SPLITS}
-        bare = [
-            replace(prompt, id=f"{WITHOUT_SYSTEM}-{prompt.id}", split=WITHOUT_SYSTEM, system=None)
-            for prompt in splits[CONTROLLED]
-        ]
+        bare = without_system(splits[CONTROLLED])
         flipped = world.flipped(self.num_prompts, seed, self.part)
         single = world.one_dimension(self.num_prompts * len(taxonomy().dimensions), seed, self.part)
         return [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped, *single]
@@ -83,10 +81,12 @@ class MiniTask:
         bare = rows[WITHOUT_SYSTEM]
         metrics[f"{CONTROLLED}/adherence_without_system"] = bootstrap_mean([_adherence(*row) for row in bare])
         metrics[f"{CONTROLLED}/chance_without_system"] = bootstrap_mean(_against_others(bare))
-        followed = {d: [r for r in rows[FLIP] if _flipped_dimension(r[0]) == d] for d in taxonomy().dimensions}
-        for suffix, group in {"": rows[FLIP], **{f"/{d}": g for d, g in followed.items()}}.items():
-            metrics[f"{CONTROLLED}/flip_followed{suffix}"] = bootstrap_mean([_followed(*row) for row in group])
-            metrics[f"{CONTROLLED}/flip_kept{suffix}"] = bootstrap_mean([_kept(*row) for row in group])
+        movements = _movements(rows[CONTROLLED], rows[FLIP])
+        by_asked = {d: [m for m in movements if m.asked == d] for d in taxonomy().dimensions}
+        for suffix, group in {"": movements, **{f"/{d}": g for d, g in by_asked.items()}}.items():
+            metrics[f"{CONTROLLED}/flip_followed{suffix}"] = bootstrap_mean([movement.followed for movement in group])
+            metrics[f"{CONTROLLED}/flip_kept{suffix}"] = bootstrap_mean([movement.kept for movement in group])
+        metrics |= {f"{CONTROLLED}/{name}": estimate for name, estimate in movement_matrix(movements).items()}
         return metrics | _single_metrics(rows[ONE_DIMENSION])
 
 
@@ -125,26 +125,28 @@ def _adherence(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
 
 
 def _against_others(rows: Sequence[tuple[Prompt, Mapping[str, Any]]]) -> list[float]:
-    """Per response: its adherence to the preference set of another prompt, averaged over all others.
-
-    The expectation over every way of shuffling the sets, without the noise of drawing one.
-    """
+    """Per response: its adherence to the preference set of another prompt, averaged over all others."""
     names = list(taxonomy().by_name)
     stated = np.array([[any(p.preference == name for p in prompt.preferences) for name in names] for prompt, _ in rows])
     holds = np.array([[name in verdict["satisfied"] for name in names] for _, verdict in rows])
-    shares = holds.astype(float) @ (stated / stated.sum(axis=1, keepdims=True)).T
-    others = (shares.sum(axis=1) - np.diag(shares)) / (len(rows) - 1)
-    return [float(value) for value in others]
+    return against_others(stated, holds)
 
 
-def _followed(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
-    return float(prompt.metadata["flipped"] in verdict["satisfied"])
+def _movements(
+    base: Sequence[tuple[Prompt, Mapping[str, Any]]], flipped: Sequence[tuple[Prompt, Mapping[str, Any]]]
+) -> list[Movement]:
+    """Of every flip: what the responses before and after it satisfy of the set that it leads to."""
+    before = {prompt.id: verdict for prompt, verdict in base}
+    return [
+        Movement(
+            asked=taxonomy().by_name[prompt.metadata["flipped"]].dimension,
+            before=_satisfied(prompt, before[base_id(prompt)]),
+            after=_satisfied(prompt, verdict),
+            cluster=base_id(prompt),
+        )
+        for prompt, verdict in flipped
+    ]
 
 
-def _kept(prompt: Prompt, verdict: Mapping[str, Any]) -> float:
-    rest = [p.preference for p in prompt.preferences if p.preference != prompt.metadata["flipped"]]
-    return float(np.mean([name in verdict["satisfied"] for name in rest]))
-
-
-def _flipped_dimension(prompt: Prompt) -> str:
-    return taxonomy().by_name[prompt.metadata["flipped"]].dimension
+def _satisfied(prompt: Prompt, verdict: Mapping[str, Any]) -> dict[str, float | None]:
+    return {p.dimension: float(p.preference in verdict["satisfied"]) for p in prompt.preferences}

@@ -8,7 +8,9 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from multifaceted.evaluation.mini import MiniTask
+from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.task import JudgedTask, RuledTask, Task
+from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
@@ -24,6 +26,8 @@ from multifaceted.records import (
     Scores,
     read_json,
     read_jsonl,
+    read_prompts,
+    read_responses,
     write_json,
     write_jsonl,
 )
@@ -37,16 +41,22 @@ class EvalConfig:
 
     Attributes:
         policy: a folder that `train.py` exported.
+        judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
         into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy.
     """
 
     policy: Path
-    task: MiniTask
+    task: Task
     engine: PolicyEngine
+    judge: Judge | None = None
     seed: int = 0
     into: Path | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, JudgedTask) and self.judge is None:
+            raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
 
     @property
     def folder(self) -> Path:
@@ -69,36 +79,51 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
         "policy": fingerprint,
         "engine": plain["engine"],
         "task": plain["task"],
+        "judge": plain["judge"],
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
     }
     folder = config.folder
-    written = _written_responses(folder, identity, overwrite=config.overwrite)
-    responses = {response.id: response for response in written}
-    if any(prompt.id not in responses for prompt in prompts):
+    responses = _written_responses(folder, identity, overwrite=config.overwrite)
+    made = all(prompt.id in responses for prompt in prompts)
+    if not made:
         for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-        write_json(folder / RUN, identity)
+    write_json(folder / RUN, identity | {"policy_path": str(config.policy)})
+    if made:
+        log.info("responses are read from %s", folder / RESPONSES)
+    else:
         write_jsonl(folder / PROMPTS, prompts)
         generated = config.engine.generate(config.policy, prompts, config.seed)
         write_jsonl(folder / RESPONSES, generated)
         responses = {response.id: response for response in generated}
-    else:
-        log.info("responses are read from %s", folder / RESPONSES)
-    verdicts = config.task.verdicts(prompts, responses)
-    write_jsonl(folder / VERDICTS, verdicts)
+    if isinstance(config.task, RuledTask):
+        write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
+    elif isinstance(config.task, JudgedTask) and config.judge is not None:
+        questions = config.task.questions(prompts, responses)
+        config.judge.answer(questions, VerdictLog(folder / VERDICTS), fingerprint, config.seed)
+    return rescore(folder, config.task)
+
+
+def rescore(folder: Path, task: Task) -> Scores:
+    """Compute `scores.json` from the files beside it, and write it; no model is asked.
+
+    Raises:
+        RecordError: a file is missing or broken.
+    """
+    run_record = read_json(folder / RUN)
     scores = Scores(
-        task=config.task.name,
-        policy={"path": str(config.policy), "fingerprint": fingerprint},
-        metrics=config.task.metrics(prompts, verdicts),
+        task=task.name,
+        policy={"path": run_record["policy_path"], "fingerprint": run_record["policy"]},
+        metrics=task.metrics(read_prompts(folder / PROMPTS), list(read_jsonl(folder / VERDICTS))),
     )
     write_json(folder / SCORES, scores)
     return scores
 
 
-def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> list[Response]:
+def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> dict[str, Response]:
     if overwrite or not (folder / RESPONSES).exists():
-        return []
+        return {}
     before = read_json(folder / RUN)
     changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
@@ -106,4 +131,4 @@ def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: 
             f"{folder} holds responses made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
-    return [Response(**row) for row in read_jsonl(folder / RESPONSES)]
+    return read_responses(folder / RESPONSES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class EngineError(ValueError):
@@ -45,6 +45,7 @@ class Reply:
     was_kept: bool = False
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Turns requests into replies."""
 

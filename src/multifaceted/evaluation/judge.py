@@ -1,0 +1,175 @@
+"""A judge: an engine that is asked the same question several times over, and again where it gives no verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from multifaceted.evaluation.verdict_log import VerdictLog
+from multifaceted.inference.requests import Engine, EngineError, Reply, Request
+from multifaceted.records import RULE, RecordError, Verdict
+
+ATTEMPTS_APART = 1000
+"""Samples from one attempt to the next: the requests of a run stay the same when runs are added."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a judge is to decide once a run.
+
+    Attributes:
+        prompt: id of the prompt whose criteria are applied.
+        response: id of the prompt that was answered.
+        messages: what is put to the judge.
+        parse: what its text says; None where it gives no verdict.
+        rubric, dimension, order: as in `Verdict`.
+        decided: the verdict where a rule gives it and nothing is asked: a response is empty.
+    """
+
+    prompt: str
+    response: str
+    messages: Sequence[dict[str, str]]
+    parse: Callable[[str], int | str | None]
+    rubric: int | None = None
+    dimension: str | None = None
+    order: str | None = None
+    decided: int | str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the messages."""
+        return hashlib.sha256(json.dumps(list(self.messages)).encode()).hexdigest()[:16]
+
+
+class Asking(NamedTuple):
+    """A question in one run, and how often it has been asked by now."""
+
+    question: Question
+    run: int
+    attempts: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Judge:
+    """Who judges, how often, and how often again where no verdict can be read.
+
+    Attributes:
+        name: what records call it.
+        runs: verdicts of each question; the paper averages three.
+        retries: how often a question without a verdict is asked again; then it is unscored, and stays so.
+    """
+
+    name: str
+    engine: Engine
+    runs: int = 3
+    retries: int = 5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.runs <= ATTEMPTS_APART or self.retries < 0:
+            raise ValueError(
+                f"runs is {self.runs} and retries is {self.retries}; there are 1 to {ATTEMPTS_APART} runs, and a"
+                " question is asked again 0 times or more"
+            )
+
+    def answer(self, questions: Sequence[Question], log: VerdictLog, policy: str, seed: int) -> None:
+        """Have every question answered in every run; what the log has is not asked again.
+
+        Args:
+            policy: fingerprint of the policy whose responses are judged.
+
+        Raises:
+            EngineError: from the engine; what was answered before is in the log.
+            RecordError: the log has answers to other questions.
+        """
+        log.add(self._decided(questions, log, policy))
+        for _ in range(self.retries + 1):
+            askings = [asking for asking in self._open(questions, log) if asking.attempts <= self.retries]
+            if not askings:
+                break
+            replies = self._ask(askings, policy, seed)
+            log.add(tqdm(replies, desc=f"judge {self.name}", unit="verdict", total=len(askings), disable=None))
+        missing = [asking for asking in self._open(questions, log) if asking.attempts == 0]
+        if missing:
+            raise EngineError(f"{self.name} left {len(missing)} requests without a reply; the same command asks again")
+
+    def _decided(self, questions: Sequence[Question], log: VerdictLog, policy: str) -> Iterator[Verdict]:
+        for question in questions:
+            for run in range(self.runs) if question.decided is not None else ():
+                verdict = _verdict(question, run, policy, judge=RULE, score=question.decided, empty=True)
+                if verdict.key not in log.latest:
+                    yield verdict
+
+    def _open(self, questions: Sequence[Question], log: VerdictLog) -> list[Asking]:
+        """What has no verdict yet."""
+        found = []
+        for question in questions:
+            for run in range(self.runs):
+                known = log.latest.get(_verdict(question, run, "").key)
+                if known is not None and known.asked != question.fingerprint:
+                    raise RecordError(
+                        f"{log.path} has a verdict of {question.prompt!r} that answers another question than would be"
+                        " asked now; judge into another folder with into=..., or remove that file"
+                    )
+                if known is None or known.score is None:
+                    found.append(Asking(question, run, 0 if known is None else known.attempt))
+        return found
+
+    def _ask(self, askings: Sequence[Asking], policy: str, seed: int) -> Iterator[Verdict]:
+        by_id = {json.dumps(_verdict(a.question, a.run, policy).key): a for a in askings}
+        requests = [
+            Request(
+                id=name,
+                messages=asking.question.messages,
+                sample=asking.run + ATTEMPTS_APART * asking.attempts,
+            )
+            for name, asking in by_id.items()
+        ]
+        for reply in self.engine.answer(requests, seed):
+            question, run, attempts = by_id[reply.id]
+            yield _verdict(
+                question,
+                run,
+                policy,
+                judge=self.name,
+                score=_score(question, reply),
+                text=reply.text,
+                attempt=attempts + 1,
+            )
+
+
+def _score(question: Question, reply: Reply) -> int | str | None:
+    """A verdict stands at the end, and a reply that was cut has none."""
+    return question.parse(reply.text) if reply.finished else None
+
+
+def _verdict(
+    question: Question,
+    run: int,
+    policy: str,
+    *,
+    judge: str = RULE,
+    score: int | str | None = None,
+    text: str = "",
+    attempt: int = 0,
+    empty: bool = False,
+) -> Verdict:
+    return Verdict(
+        prompt=question.prompt,
+        response=question.response,
+        policy=policy,
+        judge=judge,
+        run=run,
+        score=score,
+        text=text,
+        attempt=attempt,
+        asked=question.fingerprint,
+        rubric=question.rubric,
+        dimension=question.dimension,
+        order=question.order,
+        empty=empty,
+    )

@@ -1,0 +1,173 @@
+"""Scores from 1 to 5, one call of a judge a rubric, as on Multifaceted Bench (arXiv 2405.17977, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multifaceted.data.bad_rows import BadRows
+from multifaceted.data.benches import read_bench
+from multifaceted.data.source import stated_message
+from multifaceted.evaluation.controls import (
+    Control,
+    Movement,
+    base_id,
+    flipped,
+    movement_matrix,
+    restated,
+    with_irrelevant,
+    without_system,
+)
+from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.rubric_scores import Judged, group_by_benchmark, judged, score_metrics
+from multifaceted.evaluation.rubrics import RubricError, rubric_question, rubrics_of
+from multifaceted.evaluation.statistics import bootstrap_mean
+from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
+from multifaceted.records import Estimate, Prompt, Response
+
+READERS = ("multifaceted_bench", "biggen_bench")
+
+
+@dataclass(kw_only=True, slots=True)
+class RubricTask:
+    """Every response by every rubric of its prompt.
+
+    Attributes:
+        bench: a file of the bench; None for the hub's copy.
+        reader: whose columns it has: one of `READERS`.
+        show_system: whether the judge sees the system message; the paper's does not.
+        controls: what else is asked and scored; `flip` and `irrelevant` bring `stated` with them.
+    """
+
+    bench: Path | None = None
+    reader: str = "multifaceted_bench"
+    show_system: bool = False
+    controls: list[Control] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.reader not in READERS:
+            raise ValueError(f"reader is {self.reader!r}; benches with rubrics are {', '.join(READERS)}")
+
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        return f"rubric_{self.reader}"
+
+    def prompts(self, seed: int) -> list[Prompt]:
+        """The bench, then its controls. No part of it is drawn, so the seed has no say.
+
+        Raises:
+            RubricError: a rubric without five levels, or controls of a bench that states no preferences.
+            DataError: the bench cannot be read.
+        """
+        bench = read_bench(self.reader, self.bench, BadRows())
+        unpaired = [p.id for p in bench if any(rubric.dimension is None for rubric in rubrics_of(p))]
+        if self.controls and unpaired:
+            raise RubricError(
+                f"prompt {unpaired[0]!r} of {self.reader} does not state a preference for each rubric, so there is"
+                " nothing to change; leave controls out"
+            )
+        return [*bench, *self._controls(bench)]
+
+    def _controls(self, bench: Sequence[Prompt]) -> Iterator[Prompt]:
+        if Control.WITHOUT_SYSTEM in self.controls:
+            yield from without_system(bench)
+        stating = [prompt for prompt in bench if {Control.FLIP, Control.IRRELEVANT, Control.STATED} & {*self.controls}]
+        yield from (restated(prompt, stated_message) for prompt in stating)
+        if Control.IRRELEVANT in self.controls:
+            yield from (with_irrelevant(prompt, stated_message) for prompt in bench)
+        if Control.FLIP in self.controls:
+            for index, (prompt, sibling) in enumerate(_siblings(bench)):
+                yield _flipped_towards(prompt, sibling, index % len(prompt.preferences))
+
+    def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
+        """One a rubric; and of a control the responses to be compared by the same rubrics.
+
+        Raises:
+            RubricError: a rubric without five levels; nothing has been asked then.
+        """
+        by_id = {prompt.id: prompt for prompt in prompts}
+        pairs: list[tuple[Prompt, Prompt, Sequence[int]]] = [(p, p, range(len(rubrics_of(p)))) for p in prompts]
+        for prompt in prompts:
+            if prompt.split == Control.FLIP:
+                before = by_id[f"{Control.STATED}-{base_id(prompt)}"]
+                pairs.append((prompt, before, [prompt.metadata["flipped_place"]]))
+        if Control.OTHER in self.controls:
+            pairs += [
+                (sibling, prompt, range(len(rubrics_of(sibling)))) for prompt, sibling in _siblings(_bench(prompts))
+            ]
+        return [
+            rubric_question(
+                prompt, place, rubrics_of(prompt)[place], answered, responses[answered.id], show_system=self.show_system
+            )
+            for prompt, answered, places in pairs
+            for place in places
+        ]
+
+    def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """`<bench or benchmark>/<metric>`, and of controls `<bench>/moved_<asked>/<dimension>`."""
+        by_pair = judged(latest_verdicts(verdicts_of(verdicts)).values())
+        metrics: dict[str, Estimate] = {}
+        for split, group in group_by_benchmark(_bench(prompts)).items():
+            metrics |= {f"{split}/{name}": estimate for name, estimate in score_metrics(group, by_pair).items()}
+        controls = movement_matrix(list(_movements(prompts, by_pair))) | self._by_others(prompts, by_pair)
+        return metrics | {f"{self.reader}/{name}": estimate for name, estimate in controls.items()}
+
+    def _by_others(self, prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], Judged]) -> dict[str, Estimate]:
+        """The score of responses by what another user of the same instruction wants."""
+        if Control.OTHER not in self.controls:
+            return {}
+        siblings = list(_siblings(_bench(prompts)))
+        rows = [by_pair[sibling.id, prompt.id] for prompt, sibling in siblings]
+        clusters = [prompt.instruction for prompt, _ in siblings]
+        metrics = {"score_by_others": bootstrap_mean([row.mean() for row in rows], clusters=clusters)}
+        for name in dict.fromkeys(name for row in rows for name in row.dimensions.values()):
+            column = [row.dimension_mean(name) for row in rows]
+            metrics[f"score_by_others/{name}"] = bootstrap_mean(column, clusters=clusters)
+        return metrics
+
+
+def _bench(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that are of no control."""
+    return [prompt for prompt in prompts if prompt.split not in {*Control}]
+
+
+def _siblings(bench: Sequence[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
+    """Prompts, each with the next one that has the same instruction from another user; those without are left out."""
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in bench:
+        groups.setdefault(prompt.instruction, []).append(prompt)
+    for group in groups.values():
+        for place, prompt in enumerate(group if len(group) > 1 else ()):
+            yield prompt, group[(place + 1) % len(group)]
+
+
+def _flipped_towards(prompt: Prompt, sibling: Prompt, place: int) -> Prompt:
+    """The preference at a place exchanged for the sibling's of that dimension, with its rubric and its reference."""
+    dimension = prompt.preferences[place].dimension
+    theirs = [place for place, preference in enumerate(sibling.preferences) if preference.dimension == dimension]
+    if not theirs:
+        raise RubricError(f"prompt {sibling.id!r} states no preference of {dimension}; leave controls=[flip] out")
+    exchanged = sibling.metadata["rubrics"][theirs[0]] | {"reference_answer": sibling.metadata["reference_answer"]}
+    changed = flipped(prompt, place, sibling.preferences[theirs[0]], stated_message)
+    rubrics = [*prompt.metadata["rubrics"][:place], exchanged, *prompt.metadata["rubrics"][place + 1 :]]
+    changed.metadata |= {"rubrics": rubrics, "flipped_place": place}
+    return changed
+
+
+def _movements(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], Judged]) -> Iterator[Movement]:
+    """Of every prompt of a control how its response compares with that to the prompt which it changed."""
+    for prompt in prompts:
+        if prompt.split not in (Control.WITHOUT_SYSTEM, Control.IRRELEVANT, Control.FLIP):
+            continue
+        asked, base = prompt.split, base_id(prompt)
+        if prompt.split != Control.WITHOUT_SYSTEM:
+            base = f"{Control.STATED}-{base}"
+        before = by_pair[base, base].by_dimension()
+        if prompt.split == Control.FLIP:
+            asked = prompt.preferences[prompt.metadata["flipped_place"]].dimension
+            before |= by_pair[prompt.id, base].by_dimension()
+        after = by_pair[prompt.id, prompt.id].by_dimension()
+        yield Movement(asked=asked, before=before, after=after, cluster=prompt.instruction)

@@ -1,0 +1,124 @@
+"""From verdicts by rubric to averages: of a response, a dimension, a benchmark, a model; and how far runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from multifaceted.evaluation.controls import mean_or_none
+from multifaceted.evaluation.statistics import bootstrap_mean
+from multifaceted.evaluation.verdict_log import latest_verdicts
+from multifaceted.records import Estimate, Prompt, Verdict
+
+
+@dataclass(kw_only=True, slots=True)
+class Judged:
+    """What the judge said of one response by the rubrics of one prompt.
+
+    Attributes:
+        scores: rubric and run to score; None is unscored.
+        dimensions: of the rubrics that have one.
+        empty: nothing was there to be judged.
+    """
+
+    scores: dict[int, dict[int, int | None]] = field(default_factory=dict)
+    dimensions: dict[int, str] = field(default_factory=dict)
+    empty: bool = False
+
+    def rubric_mean(self, rubric: int) -> float | None:
+        """The mean of the runs that gave a score."""
+        known = [score for score in self.scores[rubric].values() if score is not None]
+        return float(np.mean(known)) if known else None
+
+    def mean(self) -> float | None:
+        """The mean over rubrics (as in the paper); None where one of them is unscored in every run."""
+        return mean_or_none([self.rubric_mean(rubric) for rubric in sorted(self.scores)])
+
+    def run_mean(self, run: int) -> float | None:
+        """The mean over rubrics in one run; None where one of them is unscored."""
+        return mean_or_none([runs.get(run) for _, runs in sorted(self.scores.items())])
+
+    def dimension_mean(self, dimension: str) -> float | None:
+        """The mean over the rubrics of a dimension."""
+        return mean_or_none([self.rubric_mean(r) for r, name in sorted(self.dimensions.items()) if name == dimension])
+
+    def by_dimension(self) -> dict[str, float | None]:
+        """Dimension to its mean."""
+        return {name: self.dimension_mean(name) for name in dict.fromkeys(self.dimensions.values())}
+
+    def spread(self) -> float | None:
+        """The standard deviation between runs (unbiased variance), averaged over rubrics; None where none has two."""
+        known = [[s for s in runs.values() if s is not None] for _, runs in sorted(self.scores.items())]
+        deviations = [float(np.std(scores, ddof=1)) for scores in known if len(scores) > 1]
+        return float(np.mean(deviations)) if deviations else None
+
+    def every(self) -> list[int | None]:
+        """All scores."""
+        return [score for _, runs in sorted(self.scores.items()) for _, score in sorted(runs.items())]
+
+
+def judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], Judged]:
+    """Verdicts, of each question and run the last one, by whose rubrics and whose response."""
+    found: dict[tuple[str, str], Judged] = {}
+    for verdict in verdicts:
+        if verdict.rubric is None or isinstance(verdict.score, str):
+            continue
+        entry = found.setdefault((verdict.prompt, verdict.response), Judged())
+        entry.scores.setdefault(verdict.rubric, {})[verdict.run] = verdict.score
+        entry.empty |= verdict.empty
+        if verdict.dimension is not None:
+            entry.dimensions[verdict.rubric] = verdict.dimension
+    return found
+
+
+def response_scores(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
+    """Of every prompt the score of the response to it, for a comparison with another policy's."""
+    by_pair = judged(latest_verdicts(verdicts).values())
+    return {prompt: entry.mean() for (prompt, response), entry in by_pair.items() if prompt == response}
+
+
+def group_by_benchmark(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """The prompts of a bench under its name, and below it those from each of the benchmarks that it was drawn from."""
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.split, []).append(prompt)
+    for prompt in prompts:
+        source = prompt.metadata.get("source") or prompt.metadata.get("capability")
+        if source and source != prompt.split:
+            groups.setdefault(source.replace("/", "-"), []).append(prompt)
+    return groups
+
+
+def score_metrics(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], Judged]) -> dict[str, Estimate]:
+    """The averages of one group of prompts; intervals resample instructions, which may occur with several messages.
+
+    `score` is the mean of the runs, `score_run_<n>` that of one (from 1), `score_spread` the standard deviation of a
+    verdict between runs; `unscored` and `empty` are shares of verdicts and of responses.
+    """
+    rows = [by_pair[prompt.id, prompt.id] for prompt in prompts]
+    instructions = [prompt.instruction for prompt in prompts]
+
+    def mean(value: Callable[[Judged], float | None]) -> Estimate:
+        return bootstrap_mean([value(row) for row in rows], clusters=instructions)
+
+    runs = sorted({run for row in rows for by_run in row.scores.values() for run in by_run})
+    dimensions = dict.fromkeys(name for row in rows for name in row.dimensions.values())
+    metrics = {"score": mean(Judged.mean)}
+    for name in dimensions:
+        holding = [place for place, row in enumerate(rows) if name in row.dimensions.values()]
+        metrics[f"score/{name}"] = bootstrap_mean(
+            [rows[place].dimension_mean(name) for place in holding],
+            clusters=[instructions[place] for place in holding],
+        )
+    for run in runs:
+        metrics[f"score_run_{run + 1}"] = bootstrap_mean([row.run_mean(run) for row in rows], clusters=instructions)
+    return metrics | {
+        "score_spread": mean(Judged.spread),
+        "unscored": bootstrap_mean(
+            [float(score is None) for row in rows for score in row.every()],
+            clusters=[i for i, row in zip(instructions, rows, strict=True) for _ in row.every()],
+        ),
+        "empty": mean(lambda row: float(row.empty)),
+    }

@@ -1,0 +1,49 @@
+"""What an evaluation consists of: prompts, what is asked about the responses, and metrics of the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from multifaceted.evaluation.judge import Question
+from multifaceted.records import Estimate, Prompt, Response
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What `eval.py` can evaluate: a `RuledTask` or a `JudgedTask`."""
+
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        ...
+
+    def prompts(self, seed: int) -> list[Prompt]:
+        """What the policy is to answer.
+
+        Raises:
+            ValueError: there are none, or a response to one could not be scored.
+        """
+        ...
+
+    def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """The flat metrics of `scores.json`, from the lines of the other files alone."""
+        ...
+
+
+@runtime_checkable
+class RuledTask(Task, Protocol):
+    """Rules decide."""
+
+    def verdicts(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[dict[str, Any]]:
+        """The lines of `verdicts.jsonl`."""
+        ...
+
+
+@runtime_checkable
+class JudgedTask(Task, Protocol):
+    """A judge decides."""
+
+    def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
+        """What the judge is to be asked."""
+        ...

@@ -1,0 +1,164 @@
+"""Asking a judge: runs, attempts, what is kept, and going on after a kill."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifaceted.evaluation.judge import Judge, Question
+from multifaceted.evaluation.rubrics import LABELS
+from multifaceted.evaluation.verdict_end import read_end
+from multifaceted.evaluation.verdict_log import VerdictLog, latest_verdicts, read_verdicts
+from multifaceted.inference.requests import EngineError, Reply
+from multifaceted.records import RULE, RecordError, Verdict, read_jsonl
+from tests.evaluation.engines import RuleEngine
+
+
+def question(name, decided=None):
+    messages = [{"role": "user", "content": f"Judge {name}."}]
+    return Question(
+        prompt=name,
+        response=name,
+        messages=messages,
+        parse=lambda text: read_end(text, LABELS),
+        rubric=0,
+        decided=decided,
+    )
+
+
+QUESTIONS = [question(name) for name in "abc"]
+
+
+def judge(path, rule, questions=QUESTIONS, *, most=None, order=1, **settings):
+    engine = RuleEngine(rule, most, order=order)
+    log = VerdictLog(path)
+    settings = {"runs": 3, "retries": 2} | settings
+    Judge(name="rule", engine=engine, **settings).answer(questions, log, "policy", seed=0)
+    return engine, log.latest
+
+
+def test_every_question_is_asked_once_a_run(tmp_path):
+    engine, verdicts = judge(tmp_path / "v.jsonl", lambda request: f"[RESULT] {request.sample + 1}")
+    assert [v.score for v in verdicts.values() if v.prompt == "a"] == [1, 2, 3]
+    assert len(engine.asked) == 9 and all(v.attempt == 1 and v.judge == "rule" for v in verdicts.values())
+
+
+def test_a_question_without_a_verdict_is_asked_again_as_another_sample(tmp_path):
+    samples = []
+
+    def rule(request):
+        samples.append(request.sample)
+        return "[RESULT] 3" if len(samples) == 3 else "I would rather not say."
+
+    _, verdicts = judge(tmp_path / "v.jsonl", rule, QUESTIONS[:1], runs=1)
+    (verdict,) = verdicts.values()
+    assert (verdict.score, verdict.attempt, samples) == (3, 3, [0, 1000, 2000])
+    texts = [row["text"] for row in read_jsonl(tmp_path / "v.jsonl")]
+    assert texts == ["I would rather not say."] * 2 + ["[RESULT] 3"], "what was no verdict is kept too"
+
+
+def test_a_question_that_never_gets_a_verdict_is_unscored(tmp_path):
+    engine, verdicts = judge(
+        tmp_path / "v.jsonl", lambda request: "No." if "b" in request.messages[0]["content"] else "[RESULT] 4"
+    )
+    assert [v.score for v in verdicts.values()] == [4] * 3 + [None] * 3 + [4] * 3
+    assert all(v.attempt == 3 for v in verdicts.values() if v.prompt == "b") and len(engine.asked) == 6 + 9
+    again, _ = judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 1")
+    assert again.asked == [], "and stays so"
+    more, verdicts = judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 1", retries=3)
+    assert [request.sample for request in more.asked] == [3000, 3001, 3002]
+
+
+def test_a_verdict_that_was_cut_is_none(tmp_path):
+    _, verdicts = judge(tmp_path / "v.jsonl", lambda r: Reply(id=r.id, text="[RESULT] 4", finished=False), retries=0)
+    assert {v.score for v in verdicts.values()} == {None}
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "\\\ud83d", "a\r\nb\u2028c\x85d\x00e", '"\\n'])
+def test_whatever_a_judge_writes_is_kept(tmp_path, text):
+    judge(tmp_path / "v.jsonl", lambda request: f"{text}\n[RESULT] 4", QUESTIONS[:1], runs=1)
+    (verdict,) = read_verdicts(tmp_path / "v.jsonl")
+    assert verdict.text == f"{text}\n[RESULT] 4" and verdict.score == 4
+
+
+def test_what_a_rule_decides_is_not_asked(tmp_path):
+    questions = [question("a"), question("b", decided=1)]
+    engine, verdicts = judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 4", questions)
+    assert len(engine.asked) == 3
+    decided = [v for v in verdicts.values() if v.prompt == "b"]
+    assert all((v.score, v.judge, v.empty, v.attempt) == (1, RULE, True, 0) for v in decided) and len(decided) == 3
+    judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 4", questions)
+    assert len(read_verdicts(tmp_path / "v.jsonl")) == 6, "nor written twice"
+
+
+@pytest.mark.parametrize("killed_at", range(10))
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path, killed_at, order):
+    def rule(request):
+        return "[RESULT] 2" if request.sample >= 1000 or "a" in request.messages[0]["content"][6:] else "Hm."
+
+    whole, expected = judge(tmp_path / "whole.jsonl", rule)
+    path = tmp_path / "v.jsonl"
+    with pytest.raises(EngineError, match="cap"):
+        judge(path, rule, most=killed_at, order=order)
+    with path.open("a") as stream:
+        stream.write('{"prompt": "a", "resp')
+    rest, verdicts = judge(path, rule)
+    assert verdicts == expected and killed_at + len(rest.asked) == len(whole.asked)
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_verdicts_of_other_questions_are_refused(tmp_path):
+    path = tmp_path / "v.jsonl"
+    judge(path, lambda request: "[RESULT] 4", [question("a")])
+    other = Question(
+        prompt="a", response="a", messages=[{"role": "user", "content": "?"}], parse=lambda text: None, rubric=0
+    )
+    with pytest.raises(RecordError, match="verdict of 'a' that answers another question"):
+        judge(path, lambda request: "[RESULT] 4", [other])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"version": 2}', "line 1: a verdict of version 2; this release reads version 1"),
+        ("{}", "line 1: a verdict of version None"),
+        ("[]", "line 1: a verdict of version None"),
+        ('{"version": 1, "prompt": "a"}', r"line 1: not a verdict \("),
+        ("{", "line 1: not JSON"),
+    ],
+)
+def test_a_broken_log_is_refused_with_its_line(tmp_path, line, problem):
+    (tmp_path / "v.jsonl").write_text(line + "\n")
+    with pytest.raises(RecordError, match=problem):
+        VerdictLog(tmp_path / "v.jsonl")
+
+
+def test_an_engine_that_loses_a_request_is_named(tmp_path):
+    class Forgetful(RuleEngine):
+        def answer(self, requests, seed):
+            yield from super().answer(requests[1:], seed)
+
+    with pytest.raises(EngineError, match="rule left 1 requests without a reply"):
+        Judge(name="rule", engine=Forgetful(lambda r: "[RESULT] 1"), runs=1, retries=0).answer(
+            QUESTIONS, VerdictLog(tmp_path / "v.jsonl"), "policy", 0
+        )
+
+
+@pytest.mark.parametrize("settings", [{"runs": 0}, {"retries": -1}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match=r"runs is .* and retries is"):
+        Judge(name="rule", engine=RuleEngine(str), **settings)
+
+
+@given(st.permutations(range(6)))
+def test_the_last_attempt_counts_whenever_it_arrived(order):
+    verdicts = [
+        Verdict(
+            prompt="a", response="a", policy="p", judge="j", run=n % 2, score=n, text="", attempt=n // 2 + 1, asked=""
+        )
+        for n in range(6)
+    ]
+    latest = latest_verdicts([verdicts[place] for place in order])
+    assert [v.score for v in latest.values()] == [4, 5]

@@ -1,0 +1,210 @@
+"""Comparisons of two responses: both orders, strict ends, and the paper's rates."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.pairwise import LABELS, Choice, Order, PairwiseTask, pair_question
+from multifaceted.evaluation.rubric_scores import response_scores
+from multifaceted.evaluation.run import rescore
+from multifaceted.evaluation.verdict_end import read_end
+from multifaceted.evaluation.verdict_log import VerdictLog
+from multifaceted.evaluation.win_rates import Outcome, outcomes_of_scores, preferences, win_metrics
+from multifaceted.records import (
+    PROMPTS,
+    RESPONSES,
+    RUN,
+    SCORES,
+    VERDICTS,
+    Prompt,
+    RecordError,
+    Response,
+    Verdict,
+    write_json,
+    write_jsonl,
+)
+from tests.evaluation.engines import RuleEngine, section
+from tests.evaluation.injections import RAW
+
+HUMAN = {
+    "Mistral 7B Instruct v0.2": ((36.8, 38.4, 12.4, 12.4), 75.2, 74.8),
+    "GPT-3.5-Turbo-0125": ((47.0, 25.4, 8.3, 19.4), 72.4, 70.8),
+    "GPT-4-0613": ((37.5, 28.9, 6.3, 27.3), 66.4, 57.9),
+}
+"""Wins, both good, both bad and losses of Janus in per cent of 315; tie+win; wins of the decided (arXiv 2405.17977)."""
+
+
+def rates(outcomes):
+    every = range(len(outcomes))
+    metrics = win_metrics(outcomes, every, [(o, o) for o in outcomes], every, [False] * len(outcomes))
+    return {name: estimate.value for name, estimate in metrics.items()}
+
+
+@pytest.mark.parametrize(("shares", "tie_win", "decided"), HUMAN.values(), ids=HUMAN)
+def test_the_papers_human_comparison(shares, tie_win, decided):
+    outcomes = [
+        outcome for outcome, share in zip(Outcome, shares, strict=True) for _ in range(round(share / 100 * 315))
+    ]
+    assert len(outcomes) == 315
+    found = {name: None if value is None else 100 * value for name, value in rates(outcomes).items()}
+    assert [found[outcome] for outcome in Outcome] == pytest.approx(shares, abs=0.06), "printed to a tenth"
+    assert found["tie_win"] == pytest.approx(tie_win, abs=0.06) and found["win_decided"] == pytest.approx(
+        decided, abs=0.06
+    )
+    assert found["tie_win"] != pytest.approx(100 - shares[3], abs=1), "both bad counts against the model"
+
+
+@given(st.lists(st.sampled_from(Outcome), min_size=1, max_size=40))
+def test_rates_agree_with_counts(outcomes):
+    found, count = rates(outcomes), {outcome: outcomes.count(outcome) for outcome in Outcome}
+    assert sum(found[outcome] for outcome in Outcome) == pytest.approx(1)
+    assert found["tie_win"] == pytest.approx(found["win"] + found["tie"])
+    assert found["win_rate"] == pytest.approx(found["win"] + (found["tie"] + found["both_bad"]) / 2)
+    decided = count[Outcome.WIN] + count[Outcome.LOSS]
+    assert found["win_decided"] == (pytest.approx(count[Outcome.WIN] / decided) if decided else None)
+
+
+def compared(tmp_path, ours, theirs, rule, *, runs=1, retries=0):
+    """The files of an evaluation of two lists of responses, made with a judge that follows a rule."""
+    prompts = [
+        Prompt(id=f"p{n}", split="bench", system="Be short.", instruction=f"What is {n}?", metadata={"source": "koala"})
+        for n in range(len(ours))
+    ]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    write_jsonl(tmp_path / "theirs.jsonl", answers(theirs))
+    task = PairwiseTask(prompts_file=tmp_path / "prompts.jsonl", against=tmp_path / "theirs.jsonl")
+    folder = tmp_path / "out"
+    write_json(folder / RUN, {"version": 1, "policy": "f" * 16, "policy_path": "policy"})
+    write_jsonl(folder / PROMPTS, task.prompts(0))
+    write_jsonl(folder / RESPONSES, answers(ours))
+    engine = RuleEngine(rule)
+    questions = task.questions(task.prompts(0), {r.id: r for r in answers(ours)})
+    judge = Judge(name="rule", engine=engine, runs=runs, retries=retries)
+    judge.answer(questions, VerdictLog(folder / VERDICTS), "f" * 16, 0)
+    metrics = rescore(folder, task).metrics
+    return {name.removeprefix("bench/"): e for name, e in metrics.items() if name.startswith("bench/")}, engine, task
+
+
+def answers(texts):
+    return [Response(id=f"p{n}", text=text, finished=True) for n, text in enumerate(texts)]
+
+
+def longer(request):
+    first, second = (len(section(request, f"{place} response")) for place in ("First", "Second"))
+    return f"Feedback: By length. [RESULT] {'tie' if first == second else 'first' if first > second else 'second'}"
+
+
+def test_both_orders_are_asked_and_agree_where_the_judge_is_fair(tmp_path):
+    metrics, engine, _ = compared(tmp_path, ["aaa", "a", "bb"], ["b", "bbb", "aa"], longer, runs=2)
+    assert len(engine.asked) == 3 * 2 * 2
+    assert {name: metrics[name].value for name in ("win", "loss", "tie", "consistency", "win_decided", "unscored")} == {
+        "win": pytest.approx(1 / 3),
+        "loss": pytest.approx(1 / 3),
+        "tie": pytest.approx(1 / 3),
+        "consistency": 1.0,
+        "win_decided": 0.5,
+        "unscored": 0.0,
+    }
+
+
+def test_a_judge_who_always_takes_the_first_is_inconsistent_and_decides_nothing(tmp_path):
+    metrics, _, _ = compared(tmp_path, ["a"] * 5, ["b"] * 5, lambda request: "[RESULT] First")
+    assert metrics["consistency"].value == 0.0 and metrics["win_rate"].value == metrics["win_decided"].value == 0.5
+    assert metrics["win_rate"].low == metrics["win_rate"].high == 0.5, "both orders of a prompt are drawn together"
+
+
+def test_unscored_and_empty_are_counted_apart(tmp_path):
+    def rule(request):
+        return "Well." if section(request, "Instruction") == "What is 0?" else "[RESULT] both bad"
+
+    metrics, engine, _ = compared(tmp_path, ["a", "", " ", "a", "a"], ["b", "b", "\n", "", "b"], rule, retries=2)
+    assert len(engine.asked) == 2 * 3 + 2
+    counts = {
+        name: round(metrics[name].value * metrics[name].n) for name in ("win", "tie", "both_bad", "loss", "empty")
+    }
+    assert counts == {"win": 2, "tie": 0, "both_bad": 4, "loss": 2, "empty": 6}
+    assert metrics["win_rate"].unscored == 2 and metrics["unscored"].value == pytest.approx(2 / 10)
+    assert metrics["consistency"].unscored == 1 and metrics["consistency"].value == 1.0
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("response", RAW.values(), ids=RAW)
+def test_no_response_decides_a_comparison(response, order):
+    dictating = response.replace("5", "first")
+    prompt = Prompt(id="p", split="bench", system=None, instruction="What is rain?")
+    question = pair_question(prompt, dictating, "Water from clouds.", order)
+    plain = pair_question(prompt, "It depends.", "Water from clouds.", order)
+    quoting = f"Feedback: One writes:\n{dictating}\nThe other one answers. [RESULT] second"
+    assert question.parse(quoting) == plain.parse(quoting) == "second"
+    assert question.parse(f"It says:\n{dictating}") is None
+    assert question.messages[1]["content"].count("<<<END ") == 3 + dictating.count("<<<END "), "three sections"
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("[RESULT] first", Choice.FIRST),
+        ("**[RESULT] Second**", Choice.SECOND),
+        ("Fine. [RESULT] tie.", Choice.TIE),
+        ("[RESULT] (Both bad)", Choice.BOTH_BAD),
+        ("[RESULT] both", None),
+        ("[RESULT] first or second", None),
+        ("[RESULT] fir\u017ft", None),
+        ("The first is better.", None),
+        ("[RESULT] 1", None),
+    ],
+)
+def test_a_choice_is_read_from_the_end(text, choice):
+    assert read_end(text, LABELS) == choice
+
+
+def test_rescoring_gives_the_same_bytes(tmp_path):
+    _, _, task = compared(tmp_path, ["aaa", "a", "bb"], ["b", "bbb", ""], longer, runs=2)
+    before = (tmp_path / "out" / SCORES).read_bytes()
+    (tmp_path / "theirs.jsonl").unlink()
+    rescore(tmp_path / "out", task)
+    assert (tmp_path / "out" / SCORES).read_bytes() == before
+
+
+def test_an_opponent_who_has_not_answered_is_named(tmp_path):
+    _, _, task = compared(tmp_path, ["a", "a"], ["b", "b"], longer)
+    write_jsonl(tmp_path / "theirs.jsonl", answers(["b"]))
+    with pytest.raises(RecordError, match="lacks 1 responses, first to 'p1' of the 2 prompts"):
+        task.prompts(0)
+    write_jsonl(tmp_path / "prompts.jsonl", [])
+    with pytest.raises(RecordError, match="has nothing to answer of the 0 prompts"):
+        task.prompts(0)
+    with pytest.raises(RecordError, match="does not exist"):
+        replace(task, against=tmp_path / "nobody.jsonl").prompts(0)
+
+
+def test_outcomes_from_rubric_scores():
+    ours = {"a": 4.25, "b": 3.0, "c": 0.1 + 0.2, "d": None, "e": 1.0}
+    theirs = {"a": 4.0, "b": 3.5, "c": 0.3, "d": 2.0, "e": None}
+    outcomes = outcomes_of_scores(ours, theirs)
+    assert outcomes == {"a": Outcome.WIN, "b": Outcome.LOSS, "c": Outcome.TIE, "d": None, "e": None}
+    with pytest.raises(ValueError, match="1 prompts are scored for one of the two only, first 'e'"):
+        outcomes_of_scores(ours, {key: theirs[key] for key in "abcd"})
+
+
+def test_rubric_verdicts_of_two_policies_become_outcomes():
+    def scored(**scores):
+        about = {"policy": "p", "judge": "j", "run": 0, "text": "", "attempt": 1, "asked": ""}
+        return [
+            Verdict(prompt=name, response=name, rubric=rubric, score=score, **about)
+            for name, row in scores.items()
+            for rubric, score in enumerate(row)
+        ]
+
+    ours, theirs = scored(a=[5, 4], b=[3, 3], c=[2, None]), scored(a=[4, 4], b=[2, 4], c=[1, 1])
+    other = replace(ours[0], response="b", score=1)
+    outcomes = outcomes_of_scores(response_scores([*ours, other]), response_scores(theirs))
+    assert outcomes == {"a": Outcome.WIN, "b": Outcome.TIE, "c": None}
+
+
+def test_preferences_of_prompts():
+    rows = {"a": [Outcome.WIN, Outcome.LOSS], "b": [Outcome.TIE, Outcome.WIN], "c": [None, Outcome.WIN], "d": []}
+    assert preferences(rows) == {"a": 0.5, "b": 0.75, "c": None, "d": None}
