@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multifaceted.evaluation.mini import MiniTask
+from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.requests import Engine, Request
+from multifaceted.inference.server import ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
 from multifaceted.records import (
@@ -19,6 +23,7 @@ from multifaceted.records import (
     SCORES,
     VERDICTS,
     VERSION,
+    Prompt,
     RecordError,
     Response,
     Scores,
@@ -43,7 +48,7 @@ class EvalConfig:
 
     policy: Path
     task: MiniTask
-    engine: PolicyEngine
+    engine: PolicyEngine | ServerEngine | ResponseFile
     seed: int = 0
     into: Path | None = None
     overwrite: bool = False
@@ -80,9 +85,8 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
             (folder / name).unlink(missing_ok=True)
         write_json(folder / RUN, identity)
         write_jsonl(folder / PROMPTS, prompts)
-        generated = config.engine.generate(config.policy, prompts, config.seed)
-        write_jsonl(folder / RESPONSES, generated)
-        responses = {response.id: response for response in generated}
+        responses = _generated(config, prompts)
+        write_jsonl(folder / RESPONSES, responses.values())
     else:
         log.info("responses are read from %s", folder / RESPONSES)
     verdicts = config.task.verdicts(prompts, responses)
@@ -94,6 +98,17 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     )
     write_json(folder / SCORES, scores)
     return scores
+
+
+def _generated(config: EvalConfig, prompts: Sequence[Prompt]) -> dict[str, Response]:
+    """The responses in the order of their prompts, by id."""
+    engine: Engine = config.engine.load(config.policy) if isinstance(config.engine, PolicyEngine) else config.engine
+    requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
+    replies = {reply.id: reply for reply in engine.answer(requests, config.seed)}
+    return {
+        name: Response(id=name, text=replies[name].text, finished=replies[name].finished)
+        for name in (request.id for request in requests)
+    }
 
 
 def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> list[Response]:
