@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+# Also "garbage", which is no completion.
 KINDS = ("rate_limit", "error", "timeout", "cut", "empty")
 NEVER = 3600.0
 
@@ -101,6 +102,8 @@ class MockServer:
         self.met[kind or "none"] += 1
         if kind == "rate_limit":
             return 429, {"error": {"message": "slow down", "code": "rate_limit"}}, [f"retry-after: {self.retry_after}"]
+        if kind == "garbage":
+            return 200, {"hello": "world"}, []
         if kind == "error":
             return 500, {"error": {"message": "out of order"}}, []
         self.paid[key] += 1

@@ -54,7 +54,7 @@ def fault_of(error: openai.OpenAIError) -> SendError:
 
 def _fault_of_status(error: openai.APIStatusError) -> SendError:
     status, code = error.status_code, error.code
-    reason = f"status {status}: {error.message[:MOST_SHOWN]}"
+    reason = error.message[:MOST_SHOWN]
     if code == "insufficient_quota":
         return SendError(reason=f"the quota is exhausted ({reason}); raise it with the provider", passes=False)
     if remedy := _REMEDIES.get(status):
