@@ -8,12 +8,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from multifaceted.evaluation.mini import MiniTask
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine, Request
-from multifaceted.inference.server import ServerEngine
+from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
 from multifaceted.records import (
@@ -41,7 +42,7 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported.
+        policy: a folder that `train.py` exported; where a server or a file gives the responses, the policy's own.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
         into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy.
     """
@@ -72,7 +73,7 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     identity = {
         "version": VERSION,
         "policy": fingerprint,
-        "engine": plain["engine"],
+        "engine": _decisive(plain["engine"]),
         "task": plain["task"],
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
@@ -98,6 +99,11 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     )
     write_json(folder / SCORES, scores)
     return scores
+
+
+def _decisive(engine: Any) -> dict[str, Any]:
+    """What of an engine's settings decides its responses."""
+    return {name: value for name, value in engine.items() if name not in WITHOUT_MEANING}
 
 
 def _generated(config: EvalConfig, prompts: Sequence[Prompt]) -> dict[str, Response]:

@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 ENDPOINT = "chat.completions"
 MOST_IN_FLIGHT = 1000
 """Connections that the openai client opens."""
+WITHOUT_MEANING = (
+    *("ledger", "base_url", "key_variable", "in_flight", "timeout", "attempts"),
+    *("price", "max_requests", "max_spend"),
+)
+"""Fields by which no reply changes: how it is asked and paid for."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -161,6 +166,6 @@ class ServerEngine:
         if self.key_variable is None:
             return None
         key = os.environ.get(self.key_variable, "").strip()
-        if not key:
+        if not key or not (key.isascii() and key.isprintable()):
             raise EngineError(f"the environment variable {self.key_variable} holds no key for {self.base_url}; set it")
         return key
