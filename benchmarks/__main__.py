@@ -1,4 +1,4 @@
-"""`python -m benchmarks cpu`, `gpu`, `data` or `table`."""
+"""`python -m benchmarks cpu`, `gpu`, `data`, `inference` or `table`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from benchmarks.calls import INFERENCE_STAGES
 from benchmarks.data import DATA_STAGES
 from benchmarks.gpu import GPU_STAGES
 from benchmarks.record import RESULTS, Record
@@ -34,22 +35,27 @@ def main() -> None:
         device=device,
         step_examples=arguments.pairs or (16 if size == "7b" else 8),
     )
-    stages = {"cpu": CPU_STAGES, "gpu": GPU_STAGES, "data": [*TOKEN_STAGES, *DATA_STAGES]}[arguments.what]
+    stages = {
+        "cpu": CPU_STAGES,
+        "gpu": GPU_STAGES,
+        "data": [*TOKEN_STAGES, *DATA_STAGES],
+        "inference": INFERENCE_STAGES,
+    }[arguments.what]
     wanted = [s for s in stages if not arguments.only or arguments.only in s.name]
     run_stages(bench, wanted, arguments.minutes or (9 if on_gpu else 14), lambda line: print(line, flush=True))
     print(f"\n{bench.record.path}\n\n{render([bench.record.content])}")
 
 
 def _suffix(what: str, size: str) -> str:
-    """What tells apart the files of one machine: data is measured at other commits than training."""
+    """What tells apart the files of one machine: each is measured at another commit."""
     if size == "tiny":
         return f".{what}-tiny"
-    return ".data" if what == "data" else ""
+    return f".{what}" if what in ("data", "inference") else ""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("cpu", "gpu", "data", "table"))
+    parser.add_argument("what", choices=("cpu", "gpu", "data", "inference", "table"))
     parser.add_argument("files", nargs="*", type=Path, help="with `table`: results to show, by default all")
     parser.add_argument("--minutes", type=float, help="time for everything; more of it means more repeats")
     parser.add_argument("--pairs", type=int, help="pairs of an optimizer step")

@@ -16,6 +16,7 @@ class Figure:
         least, most: bounds, where there are any; both included.
         unit: of the number; "x" for a ratio.
         of_data: measured by `python -m benchmarks data`.
+        of_inference: measured by `python -m benchmarks inference`.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Figure:
     unit: str = "x"
     on_gpu: bool = False
     of_data: bool = False
+    of_inference: bool = False
 
     @property
     def asked(self) -> str:
@@ -85,6 +87,22 @@ _OF_DATA = [
     Figure(key="overlap_invented", what="overlap: rows found that were not planted", most=0, unit="", of_data=True),
 ]
 
+_CALLS = "11,052 calls to a server, 64 in flight"
+_KILLED = "the same with 5 % faults, killed at half and resumed"
+_OF_INFERENCE = [
+    Figure(key=f"calls_{key}", what=what, least=least, most=most, unit=unit, of_inference=True)
+    for key, what, least, most, unit in (
+        ("rate", f"{_CALLS}, answered after 1 s: rate over 64 a second", 0.9, None, ""),
+        ("memory", f"{_CALLS}: peak memory over that at a tenth", None, 1.05, "x"),
+        ("processor", f"{_CALLS}, answered at once: processor time a call", None, None, "ms"),
+        ("ceiling", f"{_CALLS}, answered at once: calls a second", None, None, ""),
+        ("not_answered", f"{_KILLED}: calls without a reply at the end", None, 0, ""),
+        ("not_kept", f"{_KILLED}: replies that were there at the kill and were not given back", None, 0, ""),
+        ("paid_again", f"{_KILLED}: answers paid for twice, time-outs aside", None, 64, ""),
+        ("paid_unaccounted", f"{_KILLED}: those of them that the ledger does not know as lost", None, 0, ""),
+    )
+]
+
 FIGURES = {
     figure.key: figure
     for figure in (
@@ -107,6 +125,7 @@ FIGURES = {
         Figure(key="fill_examples_16", what="packing fill at 8,192 with batch.examples=16", unit="of a row"),
         Figure(key="fill_examples_32", what="packing fill at 8,192 with batch.examples=32", unit="of a row"),
         *_OF_DATA,
+        *_OF_INFERENCE,
         *(figure for objective in ("orpo", "dpo") for figure in _on_gpu(objective)),
         Figure(key="gpu_lora_peak", what="LoRA at 2,048 tokens: peak memory", most=22, unit="GiB", on_gpu=True),
         Figure(key="gpu_plan_memory", what="plan's memory over what was measured", least=0.9, most=1.1, on_gpu=True),

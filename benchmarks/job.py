@@ -70,8 +70,8 @@ class Job:
     """One system on one workload.
 
     Attributes:
-        task: "train" (in repeats, on request), "search" (the best of `candidates`), "fill" (no model), "overlap" or
-            "tokens" (no model, in repeats; examples are rows).
+        task: "train" (in repeats, on request), "search" (the best of `candidates`), "fill" (no model), "overlap",
+            "tokens" or "calls" (no model, in repeats; examples are rows or calls).
         examples: examples of one repeat, which is one epoch; so every repeat of every system sees the same ones.
         step_examples: examples of one optimizer step.
         rejected: rejected responses of an example.

@@ -6,14 +6,17 @@ import contextlib
 import resource
 import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def peak_gb(device: str) -> float:
     """The most that was held since the process began, or since `reset_peak`."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 1e9
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -52,6 +55,8 @@ class AnonymousPeak:
 def reset_peak(device: str) -> None:
     """Begin to watch for the peak anew, where the system can (`man 5 proc_pid_clear_refs`)."""
     if device == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats()
     else:
         with contextlib.suppress(OSError):
@@ -60,6 +65,7 @@ def reset_peak(device: str) -> None:
 
 def static_gb(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
     """Weights, gradients of those that are trained, and optimizer state."""
+    import torch
 
     def size(tensor: Any) -> int:
         if hasattr(tensor, "__tensor_flatten__"):  # torchao keeps a moment in 8 bits as several tensors

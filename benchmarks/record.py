@@ -18,7 +18,18 @@ from benchmarks.process import ROOT, Result
 
 VERSION = 1
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "lightning", "trl", "accelerate", "liger-kernel", "torchao", "rensa", "rapidfuzz")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "lightning",
+    "trl",
+    "accelerate",
+    "liger-kernel",
+    "torchao",
+    "rensa",
+    "rapidfuzz",
+    "openai",
+)
 
 
 class Record:

@@ -23,6 +23,8 @@ def main(line: str) -> None:
     system: Any
     if job.task == "overlap":
         from benchmarks import data as system
+    elif job.task == "calls":
+        from benchmarks import calls as system
     elif job.task == "tokens":
         from benchmarks import tokens as system
     elif job.system == TRL:
@@ -38,7 +40,7 @@ def main(line: str) -> None:
         return
     imports = peak_gb("cpu")
     reset_peak(job.device)
-    facts = system.measure(job) if job.task in ("overlap", "tokens") else system.train(job)
+    facts = system.measure(job) if job.task in ("overlap", "tokens", "calls") else system.train(job)
     send("done", peak_gb=peak_gb(job.device), imports_gb=imports if job.device == "cpu" else 0.0, **facts)
 
 

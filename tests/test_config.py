@@ -9,8 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
-from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import EvalConfig
+from multifaceted.inference.server import ServerEngine
 from multifaceted.objective.base import Objective
 from multifaceted.synthesis.run import SynthesizeConfig
 from multifaceted.training.config import TrainConfig
@@ -24,7 +24,9 @@ REQUIRED = {
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
-    "judge=paper": ["trust=[tests]", "judge.engine._target_=tests.test_config.OwnServer"],
+    "engine=server": ["engine.model=m"],
+    "engine=openai": ["engine.model=m"],
+    "engine=file": ["engine.path=a"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
     **{f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in ("rubric", "pairwise")},
 }
@@ -35,20 +37,6 @@ NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 @dataclass(kw_only=True, slots=True)
 class OwnObjective(Objective):
     """What a user might write."""
-
-
-@dataclass(kw_only=True, slots=True)
-class OwnServer:
-    """What reaches a server."""
-
-    model: str
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-    def answer(self, requests, seed):
-        """Nothing is asked here."""
-        return iter(())
 
 
 def choices(group):
@@ -75,12 +63,16 @@ def test_every_eval_choice_builds(choice):
     assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
 
 
-def test_the_papers_judge_has_its_settings_and_asks_for_a_server():
-    config = build(composed("eval", ["judge=paper", "policy=somewhere", *REQUIRED["judge=paper"]]), EvalConfig)
-    server = OwnServer(model="gpt-4-0125-preview", temperature=1.0, top_p=0.9, max_tokens=1024)
-    assert config.judge == Judge(name="gpt-4-0125-preview", engine=server, runs=3, retries=5)
-    with pytest.raises(ConfigError, match=r"judge.engine._target_: Missing mandatory value"):
-        build(composed("eval", ["judge=paper", "policy=somewhere"]), EvalConfig)
+def test_the_papers_judge_has_its_settings():
+    config = build(composed("eval", ["judge=paper", "policy=somewhere"]), EvalConfig)
+    assert config.judge is not None and (config.judge.name, config.judge.runs, config.judge.retries) == (
+        "gpt-4-0125-preview",
+        3,
+        5,
+    )
+    engine = config.judge.engine
+    assert isinstance(engine, ServerEngine) and engine.model == "gpt-4-0125-preview"
+    assert (engine.temperature, engine.top_p, engine.max_tokens) == (1.0, 0.9, 1024)
 
 
 @pytest.mark.parametrize(

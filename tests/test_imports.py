@@ -40,7 +40,7 @@ MAY_USE = {
         *("huggingface_hub", "tqdm", "matplotlib", "rensa", "rapidfuzz"),
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
-    "inference": {"torch", "transformers", "jinja2", "tqdm"},
+    "inference": {"torch", "transformers", "jinja2", "tqdm", "openai", "tenacity"},
     "evaluation": {"numpy", "tqdm", "yaml"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},

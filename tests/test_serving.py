@@ -17,9 +17,11 @@ from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.encode import Overlong, encode
 from multifaceted.data.template import conversation, render_prompts, set_template
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.requests import Request
+from multifaceted.inference.server import ServerEngine
 from multifaceted.model.export import export_model
 from multifaceted.model.tokenizer import padding_id
-from multifaceted.records import Example, Prompt, Turn
+from multifaceted.records import Example, Turn
 from tests.chats import END, FAMILIES, tokenizer_of
 
 pytestmark = pytest.mark.slow
@@ -95,16 +97,9 @@ def test_what_ends_an_answer_is_in_the_export(policies, template):
 
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_the_engine_returns_the_answers_that_were_trained(policies, template):
-    prompts, answers = engine_prompts()
-    responses = PolicyEngine(temperature=0.0).generate(policies / template, prompts, seed=0)
-    assert [(response.text, response.finished) for response in responses] == [(answer, True) for answer in answers]
-
-
-def engine_prompts():
-    """The conversations of one turn, which is what the engine is asked."""
-    single = [(system, texts[0], answer) for system, texts, answer in TRAINED if len(texts) == 1]
-    prompts = [Prompt(id=text + str(s), split="s", system=s, instruction=text) for s, text, _ in single]
-    return prompts, [answer for _, _, answer in single]
+    requests = [Request(id=e.id, messages=conversation(e)) for e in examples()]
+    replies = {r.id: r for r in PolicyEngine(temperature=0.0).load(policies / template).answer(requests, seed=0)}
+    assert all(replies[e.id].text == e.chosen and replies[e.id].finished for e in examples())
 
 
 class Server:
@@ -184,17 +179,27 @@ def test_a_server_is_given_the_tokens_of_training(policies, server, template):
 
 
 @pytest.mark.parametrize("template", sorted(FAMILIES))
-def test_a_server_answers_as_the_engine_does(policies, server, template):
-    """Also where nothing was learnt: a prompt that training never had."""
-    asked = [
-        Prompt(id="new", split="s", system="Be kind, be brief.", instruction="What is user rain, and model snow?\n"),
-        *engine_prompts()[0],
+def test_a_server_answers_as_the_policy_in_this_process_does(policies, server, template, tmp_path):
+    """Also where nothing was learnt: a prompt that training never had. Both count the same tokens."""
+    new = [
+        {"role": "system", "content": "Be kind, be brief."},
+        {"role": "user", "content": "What is user rain, and model snow?\n"},
     ]
-    responses = PolicyEngine(temperature=0.0, max_new_tokens=60).generate(policies / template, asked, seed=0)
-    for prompt, response in zip(asked, responses, strict=True):
-        reply = server.chat(policies / template, prompt.messages())["choices"][0]
-        assert reply["message"]["content"] == response.text
-        assert (reply["finish_reason"] == "stop") == response.finished
+    requests = [Request(id="new", messages=new), *(Request(id=e.id, messages=conversation(e)) for e in examples())]
+    here = PolicyEngine(temperature=0.0, max_new_tokens=60).load(policies / template)
+    there = ServerEngine(
+        model=str(policies / template),
+        ledger=tmp_path / "requests.sqlite",
+        base_url=f"http://{server.address}/v1",
+        temperature=0.0,
+        top_p=None,
+        max_tokens=60,
+        in_flight=1,
+    )
+    ours, theirs = ({reply.id: reply for reply in engine.answer(requests, seed=0)} for engine in (here, there))
+    for request in requests:
+        mine, other = ours[request.id], theirs[request.id]
+        assert (mine.text, mine.finished, mine.prompt_tokens) == (other.text, other.finished, other.prompt_tokens)
 
 
 @pytest.mark.parametrize("template", sorted(FAMILIES))

@@ -201,7 +201,7 @@ def test_everything_runs_at_small_size(trl, tmp_path, what):
     assert not failed and content["searches"]
     on_gpu = {"gpu_lora_peak", "gpu_orpo_step", "gpu_dpo_step", "gpu_orpo_memory", "gpu_dpo_memory", "gpu_plan_memory"}
     expected = (
-        {key for key, figure in FIGURES.items() if not figure.on_gpu and not figure.of_data}
+        {key for key, figure in FIGURES.items() if not (figure.on_gpu or figure.of_data or figure.of_inference)}
         if what == "cpu"
         else on_gpu
     )
@@ -240,3 +240,17 @@ def test_the_data_stages_run_at_small_size(tmp_path):
     assert set(figures) == {key for key, figure in FIGURES.items() if figure.of_data}
     found = (figures["overlap_recall_exact"], figures["overlap_recall_near"], figures["overlap_leaked"])
     assert found == (1, 1, 1) and figures["overlap_invented"] == 0
+
+
+@pytest.mark.slow
+def test_the_inference_stages_run_at_small_size(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "inference", "--size=tiny", "--minutes=0.5", f"--out={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.inference-tiny.json")
+    content = json.loads(path.read_text())
+    assert [row["error"] for row in content["rows"]] == [None] * 3
+    figures = {figure["figure"]: figure["value"]["median"] for figure in content["figures"]}
+    assert set(figures) == {key for key, figure in FIGURES.items() if figure.of_inference}
+    assert figures["calls_not_answered"] == figures["calls_not_kept"] == 0
+    assert figures["calls_paid_unaccounted"] <= 0 < figures["calls_ceiling"] and figures["calls_paid_again"] <= 64

@@ -9,12 +9,13 @@ from multifaceted.config import build, to_plain
 from multifaceted.evaluation.run import EvalConfig, rescore, run
 from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.inference.requests import Engine, EngineError, Request
+from multifaceted.inference.requests import Engine, Request
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, RecordError, read_json, read_jsonl
 from multifaceted.tables import score_table
 from tests.conftest import composed
 from tests.data.benches.fixtures import write_bench
 from tests.evaluation.test_rubric import row
+from tests.inference.server import MockServer
 
 SMALL = ["task.num_prompts=4", "engine.max_new_tokens=12", "engine.batch_size=7"]
 
@@ -24,8 +25,8 @@ def policy(tiny_run, tmp_path):
     return shutil.copytree(tiny_run.exported, tmp_path / "run" / "policy")
 
 
-def evaluate(policy, *overrides):
-    config = build(composed("eval", [f"policy={policy}", *SMALL, *overrides]), EvalConfig)
+def evaluate(policy, *overrides, small=SMALL):
+    config = build(composed("eval", [f"policy={policy}", *small, *overrides]), EvalConfig)
     return config, run(config, to_plain(config))
 
 
@@ -51,6 +52,27 @@ def test_other_settings_in_the_same_folder_are_refused(policy):
     with pytest.raises(RecordError, match="made with another engine"):
         evaluate(policy, "engine.max_new_tokens=13")
     evaluate(policy, "engine.max_new_tokens=13", "overwrite=true")
+
+
+def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
+    settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
+    with MockServer() as server:
+        asked = [*settings, f"engine.base_url={server.address}"]
+        config, _ = evaluate(policy, *asked, small=SMALL[:1])
+        texts = [row["text"] for row in read_jsonl(config.folder / RESPONSES)]
+        assert len(texts) == server.asked.total() == 44 and all(text.startswith("So it is.") for text in texts)
+        evaluate(policy, *asked, "engine.in_flight=2", "engine.timeout=9", small=SMALL[:1])
+        evaluate(policy, *asked, "overwrite=true", small=SMALL[:1])
+        assert server.asked.total() == 44, "read from the folder, and then from the ledger"
+        with pytest.raises(RecordError, match="made with another engine"):
+            evaluate(policy, *asked, "engine.temperature=0.5", small=SMALL[:1])
+
+
+def test_responses_can_come_from_a_file(policy, tmp_path):
+    config, first = evaluate(policy)
+    path = shutil.copy(config.folder / RESPONSES, tmp_path / "elsewhere.jsonl")
+    _, again = evaluate(policy, "engine=file", f"engine.path={path}", f"into={tmp_path}/into", small=SMALL[:1])
+    assert again.metrics == first.metrics
 
 
 def test_a_response_depends_on_seed_and_prompt_not_on_its_batch(policy, tmp_path):
@@ -136,5 +158,5 @@ def test_a_policy_in_this_process_is_an_engine(policy):
     assert replies == {reply.id: reply.text for reply in engine.answer(requests[::-1], seed=0)}
     assert len(set(replies.values())) > 1
     turns = Request(id="turns", messages=[user, {"role": "assistant", "content": "Water."}, user])
-    with pytest.raises(EngineError, match="request 'turns' has turns of"):
-        list(engine.answer([turns], seed=0))
+    (reply,) = engine.answer([turns], seed=0)
+    assert reply.id == "turns"

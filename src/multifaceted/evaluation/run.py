@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.task import JudgedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
+from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.requests import Engine, Request
+from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
 from multifaceted.records import (
@@ -21,6 +26,7 @@ from multifaceted.records import (
     SCORES,
     VERDICTS,
     VERSION,
+    Prompt,
     RecordError,
     Response,
     Scores,
@@ -40,7 +46,7 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported.
+        policy: a folder that `train.py` exported; where a server or a file gives the responses, the policy's own.
         judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
         into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy.
@@ -48,7 +54,7 @@ class EvalConfig:
 
     policy: Path
     task: Task
-    engine: PolicyEngine
+    engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
     seed: int = 0
     into: Path | None = None
@@ -77,9 +83,9 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
     identity = {
         "version": VERSION,
         "policy": fingerprint,
-        "engine": plain["engine"],
+        "engine": _decisive(plain["engine"]),
         "task": plain["task"],
-        "judge": plain["judge"],
+        "judge": _decisive(plain["judge"]),
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
     }
@@ -94,9 +100,8 @@ def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
         log.info("responses are read from %s", folder / RESPONSES)
     else:
         write_jsonl(folder / PROMPTS, prompts)
-        generated = config.engine.generate(config.policy, prompts, config.seed)
-        write_jsonl(folder / RESPONSES, generated)
-        responses = {response.id: response for response in generated}
+        responses = _generated(config, prompts)
+        write_jsonl(folder / RESPONSES, responses.values())
     if isinstance(config.task, RuledTask):
         write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
     elif isinstance(config.task, JudgedTask) and config.judge is not None:
@@ -119,6 +124,24 @@ def rescore(folder: Path, task: Task) -> Scores:
     )
     write_json(folder / SCORES, scores)
     return scores
+
+
+def _decisive(settings: Any) -> Any:
+    """What of the settings of an engine, or of a judge with an engine, decides what it says."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _decisive(value) for name, value in settings.items() if name not in WITHOUT_MEANING}
+
+
+def _generated(config: EvalConfig, prompts: Sequence[Prompt]) -> dict[str, Response]:
+    """The responses in the order of their prompts, by id."""
+    engine: Engine = config.engine.load(config.policy) if isinstance(config.engine, PolicyEngine) else config.engine
+    requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
+    replies = {reply.id: reply for reply in engine.answer(requests, config.seed)}
+    return {
+        name: Response(id=name, text=replies[name].text, finished=replies[name].finished)
+        for name in (request.id for request in requests)
+    }
 
 
 def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> dict[str, Response]:

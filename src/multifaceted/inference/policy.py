@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +23,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from multifaceted.inference.requests import EngineError
+from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.model.folder import check_model_folder, refuse_reward_model
 from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
-from multifaceted.records import Prompt, Response
 
 
 class GumbelNoise(LogitsProcessor):
@@ -49,10 +47,10 @@ class GumbelNoise(LogitsProcessor):
 
 @dataclass(kw_only=True, slots=True)
 class PolicyEngine:
-    """Generates with an exported policy.
+    """How an exported policy generates; `load` gives the engine.
 
     Attributes:
-        temperature: 0 takes the likeliest token; otherwise sampling, seeded by `seed` and the prompt's id.
+        temperature: 0 takes the likeliest token; otherwise sampling, seeded for each request.
         max_new_tokens: most tokens of a response.
     """
 
@@ -70,13 +68,12 @@ class PolicyEngine:
                 f" max_new_tokens={self.max_new_tokens} and batch_size={self.batch_size} at least 1"
             )
 
-    def generate(self, policy: Path, prompts: Sequence[Prompt], seed: int) -> list[Response]:
-        """Answer every prompt, in the order given.
+    def load(self, policy: Path) -> Policy:
+        """The engine that answers with an exported policy.
 
         Raises:
             ValueError: `policy` is not a policy folder.
-            EngineError: a prompt leaves no room for an answer, or the tokenizer has no chat template or one that
-                refuses a prompt.
+            EngineError: its tokenizer has no chat template.
         """
         refuse_reward_model(str(policy), check_model_folder(policy).get("architectures"))
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,63 +82,10 @@ class PolicyEngine:
             raise EngineError(f"{policy} has no chat template, so there is no telling how to put a prompt to it")
         hide_blank(tokenizer)
         model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True))
-        model = cast(PreTrainedModel, model.to(device).eval())
-        encoded = self._encode(tokenizer, model, prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-        responses: list[Response | None] = [None] * len(prompts)
-        with tqdm(total=len(prompts), desc="generate", unit="prompt", disable=None) as bar:
-            for begin in range(0, len(order), self.batch_size):
-                members = order[begin : begin + self.batch_size]
-                seeds = [prompt_seed(seed, prompts[i].id) for i in members]
-                answers = self._answer(model, tokenizer, [encoded[i] for i in members], seeds)
-                for index, (text, finished) in zip(members, answers, strict=True):
-                    responses[index] = Response(id=prompts[index].id, text=text, finished=finished)
-                bar.update(len(members))
-        return cast(list[Response], responses)
+        return Policy(settings=self, model=cast(PreTrainedModel, model.to(device).eval()), tokenizer=tokenizer)
 
-    def _encode(
-        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, prompts: Sequence[Prompt]
-    ) -> list[list[int]]:
-        texts = [_rendered(tokenizer, prompt) for prompt in prompts]
-        encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        context = getattr(model.config, "max_position_embeddings", None)
-        for prompt, ids in zip(prompts, encoded, strict=True):
-            if context is not None and len(ids) >= context:
-                raise EngineError(
-                    f"prompt {prompt.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no"
-                    " room for an answer; shorten its system message or instruction"
-                )
-        return encoded
-
-    @torch.no_grad()
-    def _answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: list[list[int]], seeds: list[int]
-    ) -> list[tuple[str, bool]]:
-        width = max(map(len, encoded))
-        padding, ends = padding_id(tokenizer), ends_of_turn(model, tokenizer)
-        input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
-        attention_mask = torch.tensor(
-            [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
-        )
-        context = getattr(model.config, "max_position_embeddings", None) or width + self.max_new_tokens
-        generate: Any = model.generate
-        output = generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            do_sample=False,
-            eos_token_id=ends,
-            max_new_tokens=min(self.max_new_tokens, context - width),
-            pad_token_id=padding,
-            logits_processor=self._processors(seeds, model.device),
-        )
-        answers = []
-        for row in output[:, width:].tolist():
-            length = next((place for place, token in enumerate(row) if token in ends), None)
-            text = cast(str, tokenizer.decode(row[:length], skip_special_tokens=True))
-            answers.append((text, length is not None))
-        return answers
-
-    def _processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
+    def processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
+        """What turns logits into a choice of tokens, for prompts with these seeds."""
         processors = LogitsProcessorList()
         if self.repetition_penalty != 1.0:
             processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
@@ -154,13 +98,83 @@ class PolicyEngine:
         return processors
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    try:
-        return cast(str, tokenizer.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise EngineError(f"the policy's chat template refuses prompt {prompt.id!r}: {error}") from error
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """A loaded policy: an engine."""
 
+    settings: PolicyEngine
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
-def prompt_seed(seed: int, prompt_id: str) -> int:
-    """The seed of one prompt's stream."""
-    return int.from_bytes(hashlib.sha256(f"generation:{seed}:{prompt_id}".encode()).digest()[:6], "big")
+    def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
+        """One reply a request, batch by batch, the shortest first.
+
+        Raises:
+            EngineError: a conversation that leaves no room for an answer, or that the chat template refuses.
+        """
+        check_requests(requests)
+        encoded = self._encode(requests)
+        order = sorted(range(len(requests)), key=lambda i: len(encoded[i]))
+        size = self.settings.batch_size
+        with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
+            for members in (order[begin : begin + size] for begin in range(0, len(order), size)):
+                seeds = [request_seed(seed, requests[i]) for i in members]
+                answers = self._answer([encoded[i] for i in members], seeds)
+                bar.update(len(members))
+                for index, (tokens, finished) in zip(members, answers, strict=True):
+                    yield Reply(
+                        id=requests[index].id,
+                        text=cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)),
+                        finished=finished,
+                        prompt_tokens=len(encoded[index]),
+                        completion_tokens=len(tokens) + finished,
+                    )
+
+    def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
+        if not requests:
+            return []
+        texts = [self._rendered(request) for request in requests]
+        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        for request, ids in zip(requests, encoded, strict=True):
+            if context is not None and len(ids) >= context:
+                raise EngineError(
+                    f"prompt {request.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no"
+                    " room for an answer; shorten its system message or instruction"
+                )
+        return encoded
+
+    def _rendered(self, request: Request) -> str:
+        try:
+            messages = list(request.messages)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return cast(str, text)
+        except TemplateError as error:
+            raise EngineError(f"the policy's chat template refuses prompt {request.id!r}: {error}") from error
+
+    @torch.no_grad()
+    def _answer(self, encoded: list[list[int]], seeds: list[int]) -> list[tuple[list[int], bool]]:
+        """For each prompt the tokens of its answer, without the one that ends it, and whether there was one."""
+        model, most = self.model, self.settings.max_new_tokens
+        width = max(map(len, encoded))
+        padding, ends = padding_id(self.tokenizer), ends_of_turn(model, self.tokenizer)
+        input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
+        attention_mask = torch.tensor(
+            [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
+        )
+        context = getattr(model.config, "max_position_embeddings", None) or width + most
+        generate: Any = model.generate
+        output = generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            do_sample=False,
+            eos_token_id=ends,
+            max_new_tokens=min(most, context - width),
+            pad_token_id=padding,
+            logits_processor=self.settings.processors(seeds, model.device),
+        )
+        answers: list[tuple[list[int], bool]] = []
+        for row in output[:, width:].tolist():
+            length = next((place for place, token in enumerate(row) if token in ends), None)
+            answers.append((row[:length], length is not None))
+        return answers

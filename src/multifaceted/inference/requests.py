@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +34,7 @@ class Reply:
 
     Attributes:
         id: of the request.
+        text: empty where the model said nothing, which is an answer too.
         finished: whether the model ended it; false when it was cut at the token limit.
         prompt_tokens, completion_tokens: as the engine counts them; None where it does not.
         was_kept: read from a ledger: nothing was asked, and nothing paid.
@@ -56,3 +59,35 @@ class Engine(Protocol):
             EngineError: nothing can be asked, or no more; what was answered before has been given.
         """
         ...
+
+
+def request_seed(seed: int, request: Request) -> int:
+    """The seed of one request's stream, below 2**48: by the run's seed, the request's id and its sample."""
+    digest = hashlib.sha256(f"generation:{seed}:{request.sample}:{request.id}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def check_requests(requests: Iterable[Request]) -> None:
+    """Refuse what no engine could answer or tell apart.
+
+    Raises:
+        EngineError: an id that occurs twice; a conversation whose last message is not the user's.
+    """
+    ids: Counter[str] = Counter()
+    for request in requests:
+        ids[request.id] += 1
+        last = request.messages[-1]["role"] if request.messages else "nobody"
+        if last != "user":
+            raise EngineError(f"request {request.id!r}: the last message is by {last}; an answer follows the user's")
+    if twice := [name for name, number in ids.items() if number > 1]:
+        raise EngineError(f"{named(twice)} asked twice in one call; give every request an id of its own")
+
+
+def named(ids: Sequence[str], most: int = 5) -> str:
+    """Ids in words, the first few of many.
+
+    >>> named(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(map(repr, ids[:most]))
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most:,} more"

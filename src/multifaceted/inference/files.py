@@ -1,0 +1,170 @@
+"""Responses that were made elsewhere, in the layouts in which they are passed around.
+
+One file, JSON or JSON Lines, gzipped or not, holds the responses of one model:
+
+- ours: a row is `{"id", "text"}`;
+- Janus's `*_responses.json`: one object, `{"<id>": {"response": text}}`; as its bench has no ids, an id is the place of
+  a row, from 0, and requests are to be in the order of the bench;
+- AlpacaEval's `model_outputs.json`: a row is `{"instruction", "output"}`, found by its instruction;
+- FastChat's `model_answer/*.jsonl`, for MT-Bench, and Arena-Hard of 2024: a row is
+  `{"question_id", "choices": [{"turns": [text or {"content": text}]}]}`, of which the first choice counts;
+- Arena-Hard of 2025: a row is `{"uid", "messages": [{"role", "content": text or {"answer": text}}]}`.
+
+An empty response is a response, and null is an empty one: Janus's code writes it so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, named
+
+log = logging.getLogger(__name__)
+
+GZIP = b"\x1f\x8b"
+
+
+class Answers(NamedTuple):
+    """What a row holds: an id, an instruction or a place, and a text for each turn."""
+
+    name: str
+    turns: list[str]
+
+
+@dataclass(kw_only=True, slots=True)
+class ResponseFile:
+    """An engine that reads its replies from a file. Earlier answers in a conversation say which turn is asked for."""
+
+    path: Path
+
+    def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
+        """One reply a request, in order. A file does not say whether a response was cut; all count as finished.
+
+        Raises:
+            EngineError: the file cannot be read, or lacks a response, or holds two for one request.
+        """
+        check_requests(requests)
+        rows = list(_rows(self.path))
+        by_instruction = bool(rows) and _Alpaca.fits(rows[0])
+        answers = [_answers(self.path, number, row) for number, row in enumerate(rows, start=1)]
+        names = _names(requests, answers, by_instruction=by_instruction)
+        _check(self.path, requests, names, answers)
+        turns = dict(answers)
+        for request, name in zip(requests, names, strict=True):
+            turn = sum(message["role"] == "assistant" for message in request.messages)
+            if turn >= len(turns[name]):
+                raise EngineError(f"{self.path}: {request.id!r} has {len(turns[name])} turns; turn {turn + 1} is asked")
+            yield Reply(id=request.id, text=turns[name][turn], finished=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Rows with these columns, and how one is read."""
+
+    columns: frozenset[str]
+    read: Callable[[Mapping[str, Any]], Answers]
+
+    def fits(self, row: Any) -> bool:
+        return isinstance(row, Mapping) and self.columns <= row.keys()
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value or ""
+
+
+def _fastchat(row: Mapping[str, Any]) -> Answers:
+    turns = row["choices"][0]["turns"]
+    return Answers(str(row["question_id"]), [_text(t["content"] if isinstance(t, Mapping) else t) for t in turns])
+
+
+def _arena(row: Mapping[str, Any]) -> Answers:
+    contents = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+    return Answers(str(row["uid"]), [_text(c["answer"] if isinstance(c, Mapping) else c) for c in contents])
+
+
+_Alpaca = _Layout(
+    frozenset({"instruction", "output"}), lambda row: Answers(row["instruction"].strip(), [_text(row["output"])])
+)
+_LAYOUTS = (
+    _Layout(frozenset({"question_id", "choices"}), _fastchat),
+    _Layout(frozenset({"uid", "messages"}), _arena),
+    _Alpaca,
+    _Layout(frozenset({"id", "text"}), lambda row: Answers(str(row["id"]), [_text(row["text"])])),
+    _Layout(frozenset({"id", "response"}), lambda row: Answers(str(row["id"]), [_text(row["response"])])),
+)
+
+
+def _answers(path: Path, number: int, row: Any) -> Answers:
+    layout = next((layout for layout in _LAYOUTS if layout.fits(row)), None)
+    if layout is None:
+        found = ", ".join(map(repr, row)) if isinstance(row, Mapping) else type(row).__name__
+        expected = "; ".join(", ".join(sorted(each.columns)) for each in _LAYOUTS)
+        raise EngineError(f"{path}, row {number}: a layout that is not known ({found}); known are rows with {expected}")
+    try:
+        return layout.read(row)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise EngineError(f"{path}, row {number}: {type(error).__name__}: {error}; mend the row") from None
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    """The rows of a file; those of Janus's object with their key as `id`."""
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise EngineError(f"{path} cannot be read: {error}") from None
+    try:
+        document = json.loads(text)
+    except ValueError:
+        yield from _lines(path, text)
+        return
+    if isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
+        yield from ({"id": key, **value} for key, value in document.items())
+    else:
+        yield from document if isinstance(document, list) else [document]
+
+
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except ValueError as error:
+            raise EngineError(f"{path}, line {number}: not JSON ({error})") from None
+
+
+def _names(requests: Sequence[Request], answers: Sequence[Answers], *, by_instruction: bool) -> list[str]:
+    """What each request is called in the file."""
+    if by_instruction:
+        return [next(m["content"] for m in request.messages if m["role"] == "user").strip() for request in requests]
+    ids = [request.id for request in requests]
+    known = {each.name for each in answers}
+    if known and known.isdisjoint(ids) and all(name.isdecimal() for name in known):
+        return [str(place) for place in range(len(requests))]
+    return ids
+
+
+def _check(path: Path, requests: Sequence[Request], names: Sequence[str], answers: Sequence[Answers]) -> None:
+    """Refuse a file that lacks a response or holds one twice; by place, also one that holds more."""
+    number_of = Counter(each.name for each in answers)
+    if twice := [name for name, number in number_of.items() if number > 1]:
+        raise EngineError(f"{path} holds more than one response to {named(twice)}; leave one of each")
+    if missing := [r.id for r, name in zip(requests, names, strict=True) if name not in number_of]:
+        raise EngineError(
+            f"{path} lacks {len(missing):,} of {len(requests):,} responses: to {named(missing)};"
+            " was it made with the same bench?"
+        )
+    if extra := list(number_of.keys() - set(names)):
+        message = f"{path} holds {len(extra):,} responses to what is not asked: {named(sorted(extra))}"
+        if names != [request.id for request in requests] and names == [str(i) for i in range(len(names))]:
+            raise EngineError(f"{message}. Its responses go by place, so the bench must be asked as a whole")
+        log.warning("%s", message)

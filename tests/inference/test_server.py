@@ -1,0 +1,195 @@
+"""Asking a server: everything is answered once, within the caps, whatever goes wrong on the way."""
+
+import logging
+import time
+import traceback
+from dataclasses import replace
+
+import pytest
+
+from multifaceted.config import ConfigError, build
+from multifaceted.evaluation.run import EvalConfig
+from multifaceted.inference.faults import asked_to_wait
+from multifaceted.inference.requests import EngineError, request_seed
+from multifaceted.inference.server import ServerEngine
+from multifaceted.inference.spend import Price
+from tests.conftest import composed
+from tests.inference.asking import engine, requests, totals
+from tests.inference.server import MockServer
+
+KEY = "sk-a-very-secret-key"
+
+
+def test_a_request_is_sent_with_all_settings_and_its_reply_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with MockServer() as server:
+        asking = engine(server, tmp_path, max_tokens=99, extra={"repetition_penalty": 1.03}, key_variable="JUDGE_KEY")
+        (reply,) = asking.answer(requests(1), seed=3)
+    (body,) = server.bodies
+    (asked,) = requests(1)
+    assert body == {
+        "model": "judge",
+        "messages": asked.messages,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "max_tokens": 99,
+        "seed": request_seed(3, asked) % 2**31,
+        "repetition_penalty": 1.03,
+    }
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert reply.id == "r0" and reply.text.startswith("So it is. [RESULT] ") and reply.finished and not reply.was_kept
+    assert (reply.prompt_tokens, reply.completion_tokens) == (6, 5)
+
+
+def test_what_is_kept_is_never_asked_again(tmp_path):
+    with MockServer() as server:
+        first = {r.id: r for r in engine(server, tmp_path).answer(requests(30), seed=0)}
+        again = {r.id: r for r in engine(server, tmp_path).answer(requests(40)[::-1], seed=0)}
+        assert server.asked.total() == 40
+        assert all(again[name] == replace(reply, was_kept=True) for name, reply in first.items())
+        assert sum(not reply.was_kept for reply in again.values()) == 10
+    offline = list(engine(server, tmp_path).answer(requests(40), seed=0))
+    assert len(offline) == 40, "needs no server"
+
+
+CHANGES = [
+    {"model": "another"},
+    {"temperature": 0.5},
+    {"top_p": None},
+    {"max_tokens": 7},
+    {"extra": {"repetition_penalty": 1.1}},
+    {"sends_seed": False},
+    {"revision": "step-100"},
+]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "seed", "sample", "id"], ids=str)
+def test_another_request_is_asked(tmp_path, change):
+    (asked,) = requests(1)
+    other = {"sample": replace(asked, sample=1), "id": replace(asked, id="other")}
+    with MockServer() as server:
+        list(engine(server, tmp_path).answer([asked], seed=0))
+        changed = engine(server, tmp_path, **(change if isinstance(change, dict) else {}))
+        named = other.get(change, asked) if isinstance(change, str) else asked
+        (reply,) = changed.answer([named], seed=int(change == "seed"))
+        assert server.asked.total() == 2 and not reply.was_kept
+
+
+@pytest.mark.parametrize("change", [{"in_flight": 3}, {"timeout": 9.0}, {"attempts": 2}, {"price": Price(input=1)}])
+def test_how_it_is_asked_does_not_make_another_request(tmp_path, change):
+    with MockServer() as server:
+        list(engine(server, tmp_path).answer(requests(2), seed=0))
+        assert all(reply.was_kept for reply in engine(server, tmp_path, **change).answer(requests(2), seed=0))
+
+
+def test_so_many_are_in_flight_and_no_more(tmp_path):
+    with MockServer(delay=0.1) as server:
+        began = time.monotonic()
+        assert len(list(engine(server, tmp_path, in_flight=16).answer(requests(64), seed=0))) == 64
+        assert server.most_in_flight == 16 and time.monotonic() - began < 64 * 0.1 / 4
+
+
+def test_faults_that_pass_are_tried_again_and_every_send_is_accounted_for(tmp_path):
+    asked = requests(80)
+    with MockServer(faults=0.4, kinds=("rate_limit", "error", "timeout", "cut", "empty", "garbage")) as server:
+        replies = list(engine(server, tmp_path, timeout=1.5, in_flight=32, attempts=12).answer(asked, seed=0))
+        counts = server.counts()
+    assert sorted(reply.id for reply in replies) == sorted(request.id for request in asked)
+    assert all(counts["met"][kind] for kind in ("rate_limit", "error", "timeout", "cut", "empty", "garbage"))
+    assert sum(not reply.finished for reply in replies) == counts["met"]["cut"]
+    assert sum(reply.text == "" and reply.finished for reply in replies) == counts["met"]["empty"]
+    found = totals(tmp_path)
+    assert (found.sends, found.replies) == (counts["asked"], 80)
+    assert found.refused == counts["met"]["rate_limit"] + counts["met"]["error"]
+    assert found.lost == counts["met"]["timeout"] + counts["met"]["garbage"]
+
+
+def test_a_server_is_given_the_time_it_asks_for(tmp_path):
+    with MockServer(faults=1.0, kinds=("rate_limit",), retry_after=0.5) as server:
+        began = time.monotonic()
+        with pytest.raises(EngineError, match="request 'r0' failed 2 times: Error code: 429 - slow down"):
+            list(engine(server, tmp_path, attempts=2).answer(requests(1), seed=0))
+        assert server.asked.total() == 2 and 0.5 <= time.monotonic() - began < 5
+    too_long = pytest.raises(EngineError, match="the server asks to wait 7,200 s: run again then")
+    with MockServer(faults=1.0, kinds=("rate_limit",), retry_after=7200) as server, too_long:
+        list(engine(server, tmp_path).answer(requests(1), seed=0))
+
+
+def test_retry_after_is_seconds_or_a_date():
+    assert asked_to_wait({"retry-after": "1.5"}) == 1.5
+    assert asked_to_wait({}) == asked_to_wait({"retry-after": "soon"}) == asked_to_wait({"retry-after": "-3"}) == 0
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert 25 < asked_to_wait({"retry-after": later}) <= 30
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (400, None, "too long for the model's context"),
+        (401, None, "key_variable"),
+        (404, None, "there is no such model, or `base_url`"),
+        (422, None, "does not know one of the settings"),
+        (429, "insufficient_quota", "the quota is exhausted"),
+    ],
+)
+def test_what_does_not_pass_is_not_tried_again(tmp_path, status, code, says):
+    with MockServer(refusal=(status, code, "that cannot be")) as server:
+        with pytest.raises(EngineError, match=says) as caught:
+            list(engine(server, tmp_path, in_flight=4).answer(requests(50), seed=0))
+        assert server.asked.total() <= 4 and server.asked.most_common(1)[0][1] == 1
+    assert "that cannot be" in str(caught.value) and "0 of 50 requests are answered" in str(caught.value)
+    assert totals(tmp_path).spent == 0
+
+
+def test_a_server_that_is_not_there_costs_nothing(tmp_path):
+    with MockServer() as server:
+        pass
+    with pytest.raises(EngineError, match="failed 2 times: the connection failed"):
+        list(engine(server, tmp_path, attempts=2).answer(requests(1), seed=0))
+    assert totals(tmp_path).refused == 2 and totals(tmp_path).lost == 0
+
+
+def test_the_key_is_nowhere(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with MockServer() as server:
+        asking = engine(server, tmp_path, key_variable="JUDGE_KEY")
+        list(asking.answer(requests(3), seed=0))
+        server.refusal = (401, None, f"Incorrect API key provided: {KEY}")
+        with pytest.raises(EngineError) as caught:
+            list(asking.answer(requests(5), seed=0))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "Incorrect API key provided: ***" in shown
+    files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY not in shown + caplog.text + repr(asking) and KEY.encode() not in files
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(EngineError, match="the environment variable JUDGE_KEY holds no key"):
+        next(asking.answer(requests(1), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"key_variable": KEY}, "the name of an environment variable"),
+        ({"base_url": f"http://user:{KEY}@host/v1"}, "holds a user and a password"),
+        ({"max_spend": 1.0}, "caps nothing while"),
+        ({"in_flight": 0}, "must be 1 to 1000"),
+        ({"attempts": 0}, "must be at least 1"),
+        ({"extra": {"temperature": 1, "n": 2}}, "extra holds n, temperature"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, bad, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        ServerEngine(model="m", ledger=tmp_path / "l", **bad)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["server", "openai"])
+def test_the_engines_of_the_configs_are_those_of_the_paper(name):
+    config = build(composed("eval", ["policy=x", f"engine={name}", "engine.model=m"]), EvalConfig)
+    engine = config.engine
+    assert isinstance(engine, ServerEngine)
+    assert (engine.temperature, engine.top_p, engine.max_tokens) == (1.0, 0.9, 4096)
+    assert engine.extra == ({"repetition_penalty": 1.03} if name == "server" else None)
+    with pytest.raises(ConfigError, match="caps nothing"):
+        build(composed("eval", ["policy=x", f"engine={name}", "engine.model=m", "engine.max_spend=1"]), EvalConfig)
