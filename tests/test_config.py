@@ -21,6 +21,8 @@ SYNTHESIS_TASKS = {"bench_instructions"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
+    **{f"engine={name}": ["engine.model=a"] for name in ("server", "openai")},
+    "engine=file": ["engine.path=a"],
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
 }
@@ -53,7 +55,7 @@ def test_every_group_choice_builds(choice):
     [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group) if name not in SYNTHESIS_TASKS],
 )
 def test_every_eval_choice_builds(choice):
-    assert build(composed("eval", [choice, "policy=somewhere"]), EvalConfig)
+    assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
 
 
 @pytest.mark.parametrize("name", sorted(SYNTHESIS_TASKS))
