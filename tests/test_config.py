@@ -22,11 +22,10 @@ SYNTHESIS_TASKS = {"bench_instructions"}
 REQUIRED = {
     **{f"adapter={name}": ["start=somewhere"] for name in ("lora", "dora", "qlora")},
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
+    **{f"engine={name}": ["engine.model=a"] for name in ("server", "openai")},
+    "engine=file": ["engine.path=a"],
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
-    "engine=server": ["engine.model=m"],
-    "engine=openai": ["engine.model=m"],
-    "engine=file": ["engine.path=a"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
     **{f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in ("rubric", "pairwise")},
 }

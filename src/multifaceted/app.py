@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.dry_run import show_plan, show_preview
 from multifaceted.logs import log_to
-from multifaceted.records import FAILURE, PREVIEW, VERSION, write_json
+from multifaceted.records import FAILURE, POLICY, PREVIEW, VERSION, write_json
 from multifaceted.tables import score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def train(config: DictConfig) -> int:
             outcome = _run_on_ranks(typed.num_devices, to_plain(typed), list(config.trust), folder)
         else:
             outcome = run(typed, to_plain(typed), folder)
-        return _finish(outcome, next_stage)
+        return _finish(outcome, next_stage, typed.data.source.bench)
 
     return _guarded(stage)
 
@@ -96,7 +96,7 @@ def _quoted(path: Path) -> str:
     return f"'{escaped}'"
 
 
-def _finish(outcome: Outcome, next_stage: EvalConfig | None) -> int:
+def _finish(outcome: Outcome, next_stage: EvalConfig | None, bench: str | None) -> int:
     """Say how a run ended, and evaluate it where that was asked for."""
     if not outcome.is_first_rank:
         return OK if outcome.interrupted_by is None else 128 + int(outcome.interrupted_by)
@@ -109,7 +109,7 @@ def _finish(outcome: Outcome, next_stage: EvalConfig | None) -> int:
     print(summary_table(outcome.summary))
     if next_stage is not None:
         return _evaluate(next_stage)
-    print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported)}")
+    print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported, bench)}")
     return OK
 
 
@@ -220,7 +220,8 @@ def _relative(path: Path) -> Path:
     return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
 
 
-def _next_command(exported: Path) -> str:
-    if exported.name == "policy":
-        return f"python eval.py policy={_relative(exported)} task=mini"
-    return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{_relative(exported)}')"
+def _next_command(exported: Path, bench: str | None) -> str:
+    path = _relative(exported)
+    if exported.name != POLICY:
+        return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{path}')"
+    return f"python eval.py policy={path} task={bench}" if bench else f"transformers serve {path} (docs/serving.md)"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import pydantic
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from multifaceted.records import WITHOUT_MEANING
 
@@ -114,8 +114,10 @@ def build(node: DictConfig | Mapping[str, Any], expected: type[T]) -> T:
         config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        first_line = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'config'}: {first_line}") from error
+        key, first_line = error.full_key or "config", str(error).splitlines()[0]
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{key} has no default here; set {key}=...") from error
+        raise ConfigError(f"{key}: {first_line}") from error
     plain = typing.cast(dict[str, Any], container)
     trusted = (*TRUSTED, *plain.pop("trust", ()))
     plain.pop(EVALUATE_AFTER, None)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multifaceted.inference.ledger import Claim, Entry, Kept, Ledger, Totals
+from multifaceted.inference.entries import Claim, Entry, Kept, Totals
+from multifaceted.inference.ledger import Ledger
 from multifaceted.inference.requests import EngineError
 
 FREE = {"max_requests": None, "max_spend": None}
@@ -83,7 +84,8 @@ def test_reserved_money_is_waited_for_and_spent_money_is_not(tmp_path):
 ASKER = """
 import sys, time
 from pathlib import Path
-from multifaceted.inference.ledger import Entry, Ledger
+from multifaceted.inference.entries import Entry
+from multifaceted.inference.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 print(ledger.claim(Entry.of("m", {"body": {"model": "m"}, "name": "a"}), 0.5, max_requests=None, max_spend=None))
 sys.stdout.flush()

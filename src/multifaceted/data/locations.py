@@ -81,6 +81,7 @@ def _downloaded(url: str, key: str) -> tuple[Path, list[str]]:
         raise DataError(
             f"the hub's data set {name} cannot be had: {reason}. Or name files you have: where there is a network,"
             f" hf download {name} --repo-type dataset{part} --local-dir FOLDER; here, {key}={local}"
+            + (f", or hold out a share instead: {key}=null" if key.endswith("validation_file") else "")
         ) from error
     return Path(folder), patterns
 

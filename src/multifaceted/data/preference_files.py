@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from multifaceted.data.source import DataSource, check_example
 from multifaceted.data.visible import visible
 from multifaceted.mini.holdout import position
 from multifaceted.records import Example
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -156,6 +160,18 @@ class PreferenceFiles(DataSource):
 
     def _refuse_absent(self, found: set[str], files: Mapping[str, Path]) -> None:
         """A misspelt name of an optional column would otherwise leave it out in silence."""
+        unread = [name for name in found if name not in COLUMNS and name not in self.columns.values()]
+        for name in unread if type(self) is PreferenceFiles else ():
+            close = [ours for ours in difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8) if ours not in found]
+            if close and close[0] not in self.columns:
+                log.warning(
+                    "the column %s is not read; if it is %s, say %s.columns={%s: %s}",
+                    name,
+                    *close,
+                    self.where,
+                    *close,
+                    name,
+                )
         for ours, theirs in self.columns.items():
             if found and theirs is not None and theirs not in found:
                 raise DataError(

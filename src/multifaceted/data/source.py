@@ -20,6 +20,8 @@ class DataSource:
 
     default_message: ClassVar[str] = "You are a helpful assistant."
     """A system message that states nothing."""
+    bench: ClassVar[str | None] = None
+    """The task of `eval.py` that tests what the source teaches."""
     where: str = "data.source"
     """The key of this source in the config, for messages."""
 
@@ -75,6 +77,7 @@ class MiniCollection(DataSource):
     num_rejected: int = 1
 
     default_message = messages().uniform
+    bench = "mini"
 
     def __post_init__(self) -> None:
         for name, least in (("num_examples", 1), ("num_validation", 1), ("num_rejected", 1)):

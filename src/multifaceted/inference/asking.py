@@ -14,8 +14,9 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from multifaceted.inference.background import Give
+from multifaceted.inference.entries import Claim, Entry, Kept
 from multifaceted.inference.faults import SendError, fault_of, passes, seconds_to_wait
-from multifaceted.inference.ledger import Claim, Entry, Kept, Ledger
+from multifaceted.inference.ledger import Ledger
 from multifaceted.inference.requests import EngineError, Reply, Request
 from multifaceted.inference.spend import Price, most_tokens
 

@@ -11,19 +11,13 @@ Each process holds a lock on a file of its own in the folder beside the ledger, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import json
-import os
 import sqlite3
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
+from multifaceted.inference.entries import Claim, Entry, Kept, Totals
+from multifaceted.inference.owners import Owners
 from multifaceted.inference.requests import EngineError
 
 VERSION = 1
@@ -59,71 +53,6 @@ CREATE TABLE totals (
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A request as the ledger knows it.
-
-    Attributes:
-        text: the request in JSON, always the same for the same request.
-        key: SHA-256 of the text, in hexadecimal.
-    """
-
-    model: str
-    text: str
-    key: str
-
-    @classmethod
-    def of(cls, model: str, request: Mapping[str, Any]) -> Entry:
-        """The entry of a request to a model.
-
-        Args:
-            request: everything that decides what the reply is; never a key or an address.
-        """
-        text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return cls(model=model, text=text, key=hashlib.sha256(text.encode()).hexdigest())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Totals:
-    """What was asked of a model, by all who share the ledger, since it was begun.
-
-    Attributes:
-        sends: requests that were sent, those tried again included.
-        refused: sends to which an error came back.
-        lost: sends to which nothing came back.
-        reserved, spent: in the currency of the prices.
-    """
-
-    sends: int = 0
-    refused: int = 0
-    lost: int = 0
-    replies: int = 0
-    reserved: float = 0.0
-    spent: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
-    """A reply that is there already, in JSON."""
-
-    reply: str
-
-
-class Claim(Enum):
-    """What came of the wish to send a request."""
-
-    GRANTED = "granted"
-    """Send it, and then say how that went: `settle`, `refuse` or `lose`."""
-    BUSY = "busy"
-    """Another process waits for the answer."""
-    WAIT = "wait"
-    """It would exceed the cap on spend if all that is in flight came out as dear as it can."""
-    TOO_MANY = "too_many"
-    """It would exceed the cap on requests."""
-    TOO_DEAR = "too_dear"
-    """It would exceed the cap on spend."""
-
-
 class Ledger:
     """An open ledger; to be used in the thread that opened it.
 
@@ -134,9 +63,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._owners = path.with_name(f".{path.name}.owners")
-        self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        self._lock: IO[str] | None = None
+        self._owners = Owners(path.with_name(f".{path.name}.owners"))
         with contextlib.ExitStack() as on_failure:
             try:
                 self._database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
@@ -173,11 +100,9 @@ class Ledger:
 
     def close(self) -> None:
         """Give up what this process still waits for, which counts as lost."""
-        if self._lock is not None:
-            self._lose_all(self._owner)
-            self._lock_path(self._owner).unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
+        if self._owners.is_known:
+            self._lose_all(self._owners.me)
+            self._owners.leave()
         self._database.close()
 
     def kept(self, entry: Entry) -> str | None:
@@ -199,7 +124,7 @@ class Ledger:
 
         Caps are on the model's totals in this ledger, so they hold for all who share it and over restarts.
         """
-        self._hold_lock()
+        self._owners.join()
         with self._transaction():
             key = entry.key
             row = self._database.execute("SELECT reply, owner FROM requests WHERE key = ?", (key,)).fetchone()
@@ -218,7 +143,7 @@ class Ledger:
                 "INSERT INTO requests VALUES (?, ?, ?, 1, 0, 0, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT (key) DO UPDATE"
                 " SET sends = sends + 1, owner = excluded.owner, reserved = excluded.reserved,"
                 " sent_at = excluded.sent_at",
-                (key, entry.model, entry.text, self._owner, most_it_costs, time.time()),
+                (key, entry.model, entry.text, self._owners.me, most_it_costs, time.time()),
             )
             self._database.execute(
                 "INSERT INTO totals VALUES (?, 1, 0, 0, 0, ?, 0) ON CONFLICT (model) DO UPDATE"
@@ -250,7 +175,8 @@ class Ledger:
     def lose_what_the_dead_asked(self) -> int:
         """Free what was asked by processes that are gone; returns how many requests that were."""
         owners = self._database.execute("SELECT DISTINCT owner FROM requests WHERE owner IS NOT NULL").fetchall()
-        return sum(self._lose_all(owner) for (owner,) in owners if owner != self._owner and self._is_gone(owner))
+        others = [owner for (owner,) in owners if owner != self._owners.me]
+        return sum(self._lose_all(owner) for owner in others if self._owners.is_gone(owner))
 
     def _lose_all(self, owner: str) -> int:
         with self._transaction():
@@ -282,25 +208,3 @@ class Ledger:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
-
-    def _lock_path(self, owner: str) -> Path:
-        return self._owners / owner
-
-    def _hold_lock(self) -> None:
-        if self._lock is None:
-            self._owners.mkdir(exist_ok=True)
-            self._lock = self._lock_path(self._owner).open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def _is_gone(self, owner: str) -> bool:
-        """Whether nobody holds an owner's lock any more; the system frees it however a process ends."""
-        path = self._lock_path(owner)
-        try:
-            with path.open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return True
-        except BlockingIOError:
-            return False
-        return True

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from multifaceted.inference.asking import Asking, Limits
 from multifaceted.inference.background import Give, stream
-from multifaceted.inference.ledger import Entry, Ledger
+from multifaceted.inference.entries import Entry
+from multifaceted.inference.ledger import Ledger
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.spend import Price, Projection
 

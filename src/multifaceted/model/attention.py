@@ -171,4 +171,7 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
         )
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < max_length:
-        raise ValueError(f"this {name} has {positions} positions, fewer than data.max_length={max_length}")
+        raise ValueError(
+            f"this {name} has {positions} positions, fewer than data.max_length={max_length}; set"
+            f" data.max_length={positions} or less, or choose another model=... with more"
+        )

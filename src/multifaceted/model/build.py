@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -156,10 +157,9 @@ class PretrainedModel(ModelSource):
 
     def load_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Load the tokenizer; `texts` is not used."""
-        return cast(
-            PreTrainedTokenizerBase,
-            AutoTokenizer.from_pretrained(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code),
-        )
+        settings = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        with self._named():
+            return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(self.name, **settings))
 
     def load_model(
         self,
@@ -173,7 +173,8 @@ class PretrainedModel(ModelSource):
         """Load safetensors weights; anything pickled is refused."""
         shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         as_reward = {"num_labels": 1, "pad_token_id": padding_id(tokenizer)} if reward else {}
-        config = AutoConfig.from_pretrained(self.name, **shared, **as_reward)
+        with self._named():
+            config = AutoConfig.from_pretrained(self.name, **shared, **as_reward)
         refuse_unservable(config, max_length)
         if not reward:
             refuse_reward_model(self.name, config.architectures)
@@ -203,7 +204,21 @@ class PretrainedModel(ModelSource):
         """Where the files are; the hub's are downloaded once a node."""
         if Path(self.name).is_dir():
             return Path(self.name)
-        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=[WEIGHTS, "*.json"]))
+        with self._named():
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=[WEIGHTS, "*.json"]))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Around what may ask the hub."""
+        try:
+            yield
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            revision = f" --revision {self.revision}" if self.revision else ""
+            raise ValueError(
+                f"the model {self.name} cannot be had: {reason} Or name a folder you have: where there is a network,"
+                f" hf download {self.name}{revision} --local-dir FOLDER; here, model.name=FOLDER (or start=FOLDER)"
+            ) from error
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:

@@ -65,7 +65,9 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     if not shards:
         missing.append("*.safetensors")
     if missing:
-        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}{_pickles(folder)}")
+        inside = next((name for name in (POLICY, REWARD_MODEL) if (folder / name).is_dir()), None)
+        hint = f"; did you mean {folder / inside}?" if inside else _pickles(folder)
+        raise ValueError(f"{folder} is not a policy folder: it lacks {', '.join(missing)}{hint}")
     for shard in shards:
         try:
             safe_open(shard, framework="pt")

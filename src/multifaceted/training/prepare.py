@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -69,9 +70,19 @@ def prepare_data(
     check(chain(train.examples, validation.examples))
     data = encode_examples(config, source, train, validation)
     if is_first:
-        train.bad.report("training")
-        validation.bad.report("validation")
+        for name, part, encoded in (("training", train, data.train), ("validation", validation, data.held_out)):
+            part.bad.report(name)
+            lost = encoded.dropped - part.bad.counts
+            if lost:
+                log.warning(
+                    "%s: %s examples left out, %s stay: %s", name, lost.total(), len(encoded.trees), named(lost)
+                )
     return data
+
+
+def named(counts: Counter[str]) -> str:
+    """Counts in words, the largest first."""
+    return ", ".join(f"{reason} {number}" for reason, number in counts.most_common())
 
 
 def read_examples(config: TrainConfig, *, is_first: bool = True) -> tuple[Part, Part]:
