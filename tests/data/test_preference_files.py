@@ -199,3 +199,13 @@ def test_a_row_without_a_pair_does_not_count_as_a_wrong_one(trained, tmp_path):
         outcome = trained("sft", *settings, folder=tmp_path / name, without=["data."])
         margins.append(outcome.summary["val/margin"])
     assert margins[0] == pytest.approx(margins[1], abs=1e-6) and abs(margins[0]) > 1e-4
+
+
+def test_a_column_that_is_nearly_one_of_ours_is_said(tmp_path, caplog):
+    rows = [{"sytem": "You value rain.", "note": "a"} | {k: v for k, v in row.items() if k != "system"} for row in ROWS]
+    path = write(tmp_path / "a.jsonl", rows)
+    list(source(path).train(0, BadRows()))
+    assert caplog.messages == ["the column sytem is not read; if it is system, say data.source.columns={system: sytem}"]
+    caplog.clear()
+    list(source(path, columns={"system": "sytem"}).train(0, BadRows()))
+    assert not caplog.messages

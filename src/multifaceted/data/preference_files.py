@@ -164,14 +164,8 @@ class PreferenceFiles(DataSource):
         for name in unread if type(self) is PreferenceFiles else ():
             close = [ours for ours in difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8) if ours not in found]
             if close and close[0] not in self.columns:
-                log.warning(
-                    "the column %s is not read; if it is %s, say %s.columns={%s: %s}",
-                    name,
-                    *close,
-                    self.where,
-                    *close,
-                    name,
-                )
+                setting = f"{self.where}.columns={{{close[0]}: {name}}}"
+                log.warning("the column %s is not read; if it is %s, say %s", name, close[0], setting)
         for ours, theirs in self.columns.items():
             if found and theirs is not None and theirs not in found:
                 raise DataError(

@@ -131,7 +131,7 @@ class TrainConfig:
             remedy = {
                 "mini": "choose optimizer=muon without a rate, a recipe of that scale such as +experiment=orpo, or a"
                 " pretrained model=",
-                "pretrained": "set optimizer=adamw and optimizer.lr to a rate of that scale (the paper's SFT used 5e-6)",
+                "pretrained": "set optimizer=adamw and optimizer.lr to a rate of that scale (the paper: 5e-6)",
             }[self.model.scale.value]
             raise ValueError(
                 f"the optimizer's settings are for {scale.value} models, and this is a {self.model.scale.value} one;"

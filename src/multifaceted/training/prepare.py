@@ -74,9 +74,8 @@ def prepare_data(
             part.bad.report(name)
             lost = encoded.dropped - part.bad.counts
             if lost:
-                log.warning(
-                    "%s: %s examples left out, %s stay: %s", name, lost.total(), len(encoded.trees), named(lost)
-                )
+                stay = len(encoded.trees)
+                log.warning("%s: %s examples left out, %s stay: %s", name, lost.total(), stay, named(lost))
     return data
 
 
