@@ -23,8 +23,8 @@ class Kind(StrEnum):
     CONTINUATION = "continuation"
     """A model continues `instruction`, which is the beginning of a text."""
     SENTENCES = "sentences"
-    """Nothing is said to a model, and `instruction` is empty: it scores sentences. `metadata` has them as `sentence` or,
-    where a prompt compares several, as `sentences` by their names."""
+    """Nothing is said to a model, and `instruction` is empty: it scores sentences. `metadata` has them as `sentence`
+    or, where a prompt compares several, as `sentences` by their names."""
 
 
 class Training(StrEnum):

@@ -15,9 +15,9 @@ LEAST_QUOTED = 6
 """Shingles below which a text is not looked for inside others: those of eight words, the length of the runs by which
 others decontaminate (PaLM, arXiv 2204.02311; Tulu 3, arXiv 2411.15124). Shorter texts are found in anything long."""
 LEAST_SENTENCE = 3
-"""Likewise of a sentence that a bench scores: those of five words. Few occur by chance: of 37,000 published instructions
-and answers none holds more than half of a sentence of CrowS-Pairs or Winogender, of whatever length. Of their 3,736
-sentences 17 are shorter."""
+"""Likewise of a sentence that a bench scores: those of five words. Few occur by chance: of 37,000 published
+instructions and answers none holds more than half of a sentence of CrowS-Pairs or Winogender, of whatever length. Of
+their 3,736 sentences 17 are shorter."""
 
 
 class How(StrEnum):
