@@ -129,7 +129,7 @@ def _movements(scores: Scores, splits: Sequence[str], dimensions: Sequence[str])
     return rows
 
 
-def sources_table(summary: Mapping[str, int], sources: Sequence[str]) -> str:
+def sources_table(summary: Mapping[str, Any], sources: Sequence[str]) -> str:
     """A row for each source: how many were read, and what became of them by reason; below, what they share."""
     counts = {source: _below(summary, source) for source in sources}
     reasons = list(dict.fromkeys(reason for row in counts.values() for reason in row))
@@ -139,7 +139,7 @@ def sources_table(summary: Mapping[str, int], sources: Sequence[str]) -> str:
     return "\n" + "\n\n".join(format_table(table) for table in (rows, others) if table)
 
 
-def _below(summary: Mapping[str, int], name: str) -> dict[str, int]:
+def _below(summary: Mapping[str, Any], name: str) -> dict[str, int]:
     return {key.removeprefix(f"{name}/"): value for key, value in summary.items() if key.startswith(f"{name}/")}
 
 

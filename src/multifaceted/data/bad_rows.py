@@ -53,8 +53,8 @@ class BadRows:
     """Rows that were read, good or not; of a source that makes its examples, those."""
     further: int = 0
     """Examples beyond the first of their row."""
-    kept: Counter[str] = field(default_factory=Counter)
-    """Rows that are trained on, though they lack something."""
+    kept: dict[str, set[str]] = field(default_factory=dict)
+    """By reason, the ids of examples that lack something and stay, if nothing else leaves them out."""
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -75,15 +75,20 @@ class BadRows:
         self.counts[reason] += number
         self.samples.setdefault(reason, problem)
 
-    def keep(self, reason: str, problem: str) -> None:
-        """Count a row that is trained on though it lacks something, such as a preference set."""
-        self.kept[reason] += 1
+    def keep(self, reason: str, problem: str, example_id: str) -> None:
+        """Remember an example that stays though it lacks something, such as a preference set."""
+        self.kept.setdefault(reason, set()).add(example_id)
         self.samples.setdefault(reason, problem)
 
-    def add(self, other: BadRows) -> None:
-        """Count what another one counted."""
+    def add(self, other: BadRows, *, named: str = "") -> None:
+        """Count what another one counted.
+
+        Args:
+            named: what the ids of its examples have before them here.
+        """
         self.counts += other.counts
-        self.kept += other.kept
+        for reason, ids in other.kept.items():
+            self.kept.setdefault(reason, set()).update(named + example_id for example_id in ids)
         self.samples = other.samples | self.samples
         self.errors += other.errors
         self.read += other.read
@@ -91,6 +96,7 @@ class BadRows:
 
     def report(self, part: str) -> None:
         """Log one line per reason."""
-        for became, counter in (("left out", self.counts), ("kept", self.kept)):
+        kept = {reason: len(ids) for reason, ids in self.kept.items()}
+        for became, counter in (("left out", self.counts), ("kept", kept)):
             for reason, number in sorted(counter.items()):
                 log.warning("%s rows %s as %s: %s, first %s", part, became, reason, number, self.samples[reason])

@@ -64,9 +64,11 @@ class Blend(DataSource):
         for name, number in largest_remainder(shares, self.num_examples).items():
             source, count = self.sources[name], 0
             places = []
-            for example in source.train(seed, bad, contrasts):
+            own = BadRows(policy=bad.policy, option=bad.option)
+            for example in source.train(seed, own, contrasts):
                 places.append((_place(f"blend:{seed}", f"{name}/{example.id}"), count))
                 count += 1
+            bad.add(own, named=f"{name}/")
             if count < number:
                 raise DataError(
                     f"data.source.sources.{name} has {count} examples, and its share of {self.num_examples} is"
@@ -81,7 +83,9 @@ class Blend(DataSource):
     def validation(self, seed: int, bad: BadRows) -> Iterator[Example]:
         """The validation examples of every source that has a share."""
         for name in shares_of("weights", self.weights):
-            yield from (_named(example, name) for example in self.sources[name].validation(seed, bad))
+            own = BadRows(policy=bad.policy, option=bad.option)
+            yield from (_named(example, name) for example in self.sources[name].validation(seed, own))
+            bad.add(own, named=f"{name}/")
 
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
         """In the words of the example's own source."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.bad_rows import BadRows, OnBadRow
+from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import thin
 from multifaceted.data.encode import encode
 from multifaceted.data.licences import Use
@@ -35,17 +37,36 @@ class Part:
         """Leave out all examples but these, for a reason."""
         if len(indices) < len(self.examples):
             self.left_out[reason] += len(self.examples) - len(indices)
-            self.examples = select(self.examples, indices)
+            self._select(indices)
 
     def set_apart(self, found: Found, *, drop: bool) -> None:
-        """Leave out, or only count, examples that occur twice or that show what a bench asks."""
-        reasons, counts = found.reasons, found.counts
-        self.bad.samples = found.samples | self.bad.samples
+        """Leave out, or only count, examples that occur twice or that show what a bench asks.
+
+        Raises:
+            DataError: all do.
+        """
+        reasons, samples = found.reasons, found.samples
+        self.bad.samples = samples | self.bad.samples
         if drop:
-            self.left_out += counts
-            self.examples = select(self.examples, [i for i in range(len(self.examples)) if i not in reasons])
+            self.left_out += found.counts
+            self._select([index for index in range(len(self.examples)) if index not in reasons])
         else:
-            self.bad.kept += counts
+            for index, reason in reasons.items():
+                self.bad.keep(reason, samples[reason], self.examples[index].id)
+
+    def kept(self, ids: AbstractSet[str]) -> Counter[str]:
+        """How many of the examples with these ids lack something, by reason."""
+        numbers = {reason: len(lacking & ids) for reason, lacking in self.bad.kept.items()}
+        return Counter({reason: number for reason, number in numbers.items() if number})
+
+    def _select(self, indices: Sequence[int]) -> None:
+        number, self.examples = len(self.examples), select(self.examples, indices)
+        if not self.examples:
+            samples = "; ".join(f"{reason}: {self.bad.samples[reason]}" for reason in self.left_out)
+            raise DataError(
+                f"none of {number} examples is left to train on: {dict(self.left_out)}; {samples}. Name other data, or"
+                " count such examples and keep them with data.overlap.drop=false"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,7 +105,8 @@ class Data:
             scratch: folder for the file of those that are too many for memory; by default the system's.
 
         Raises:
-            DataError: bad rows, examples that cannot be shown in the mix, or a bench that is not there.
+            DataError: bad rows, examples that cannot be shown in the mix, a bench that is not there, or no example that
+                does not overlap.
         """
         self.source.require_files()
         prompts = self.overlap.prompts() if self.overlap is not None else {}
@@ -128,22 +150,14 @@ class Data:
             ValueError: tokenizer and template do not fit, or the template has no place for a system message.
         """
         set_template(tokenizer, self.template)
-
-        def in_views(examples: Sequence[Example], views: Mapping[str, str]) -> Encoded:
-            shown = Shown(examples, views, self.source)
-            if any(example.system for example in shown):
-                refuse_lost_system(tokenizer, self.template)
-            return encode(
-                shown,
-                tokenizer,
-                max_length=self.max_length,
-                max_tokens=max_tokens,
-                overlong=self.overlong,
-                with_rejected=with_rejected,
-                bad=part.bad,
-                cache=cache,
-            )
-
+        in_views = partial(
+            self._in_views,
+            tokenizer=tokenizer,
+            with_rejected=with_rejected,
+            max_tokens=max_tokens,
+            bad=part.bad,
+            cache=cache,
+        )
         examples, dropped = part.examples, part.left_out.copy()
         shares = mix.view_shares
         # Shares hold after drops only if an example stays or goes whichever view it gets.
@@ -155,9 +169,36 @@ class Data:
         views = mix.assign([example.id for example in examples], seed)
         encoded = in_views(examples, views)
         encoded.dropped += dropped + part.bad.counts
-        encoded.kept += part.bad.kept
-        encoded.views = Counter(views[tree.id] for tree in encoded.trees)
+        ids = [tree.id for tree in encoded.trees]
+        encoded.kept += part.kept({*ids})
+        encoded.views = Counter(views[name] for name in ids)
         return encoded
+
+    def _in_views(
+        self,
+        examples: Sequence[Example],
+        views: Mapping[str, str],
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        with_rejected: bool,
+        max_tokens: int | None,
+        bad: BadRows,
+        cache: Path | None,
+    ) -> Encoded:
+        """Token trees of the examples, each in the view that its id has."""
+        shown = Shown(examples, views, self.source)
+        if any(example.system for example in shown):
+            refuse_lost_system(tokenizer, self.template)
+        return encode(
+            shown,
+            tokenizer,
+            max_length=self.max_length,
+            max_tokens=max_tokens,
+            overlong=self.overlong,
+            with_rejected=with_rejected,
+            bad=bad,
+            cache=cache,
+        )
 
 
 def counts(encoded: Encoded) -> dict[str, int]:

@@ -156,12 +156,12 @@ def _breaks(text: str, width: int) -> Iterator[int]:
             yield begin
             column = 0
             continue
-        if column and column + len(word) > width and not word.isspace():
+        if column and column + len(word) > width and (not word.isspace() or len(word) > width):
             yield begin
             column = 0
         for start in range(width, len(word), width):
             yield begin + start
-        column += len(word) if len(word) <= width else len(word) % width
+        column += len(word) if len(word) <= width else (len(word) - 1) % width + 1
 
 
 def _segments(pieces: Sequence[Piece], special: frozenset[int], *codes: str) -> list[Segment]:

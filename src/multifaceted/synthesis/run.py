@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.benches import bench_named, read_bench
+from multifaceted.data.benches import Training, bench_named, read_bench
 from multifaceted.data.benches.overlap import distinct, exact_overlaps
-from multifaceted.data.files import read_rows
-from multifaceted.data.locations import HUB, files_of
+from multifaceted.data.dataset import Data
+from multifaceted.data.locations import HUB
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt, RecordError, write_json, write_jsonl
 from multifaceted.synthesis.bench_instructions import REASONS, BenchInstructions
+from multifaceted.synthesis.training import training_sets
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,12 @@ class SynthesizeConfig:
 
     Attributes:
         benches: a file, a folder or a data set of the hub for each source; one that is missing is read from the hub.
-        training: files, folders or data sets of the hub whose instructions may not be chosen.
+        training: files, folders or data sets of the hub whose instructions may not be chosen, in the shapes that
+            `data=preference_files` reads: a prompt or a conversation a row.
         training_columns: our names of columns to theirs, where they differ; null for one that is not to be read.
-        on_bad_row: what happens to a row that cannot be read, of a bench or of the training data.
+        training_sets: by any name, training data of other shapes, such as trees or domains, as a run names it; what it
+            trains on counts, and not what it holds out.
+        on_bad_row: what happens to a row of a bench or of `training` that cannot be read.
         into: the results' folder; by default `outputs/<task>`.
         overwrite: whether instructions that are already there, and others, may be replaced.
     """
@@ -38,6 +43,7 @@ class SynthesizeConfig:
     benches: dict[str, Path] = field(default_factory=dict)
     training: list[Path] = field(default_factory=list)
     training_columns: dict[str, str | None] | None = None
+    training_sets: dict[str, Data] = field(default_factory=dict)
     on_bad_row: OnBadRow = OnBadRow.RAISE
     into: Path | None = None
     overwrite: bool = False
@@ -52,7 +58,7 @@ class SynthesizeConfig:
             raise ValueError(f"training_{error}") from None
 
     def training_data(self) -> PreferenceFiles:
-        """What reads the training data."""
+        """What reads `training`."""
         return PreferenceFiles(train_file=self.training, columns=self.training_columns or {})
 
     @property
@@ -61,18 +67,20 @@ class SynthesizeConfig:
         return self.into or Path("outputs") / self.task.name
 
 
-def run(config: SynthesizeConfig) -> dict[str, int]:
+def run(config: SynthesizeConfig) -> dict[str, Any]:
     """Choose the instructions and write them; the same inputs give the same bytes.
 
     Returns:
-        The summary: counts by `<source>/<reason>`, `shared/<source>+<source>`, `training/<reason>`.
+        The summary: counts by `<source>/<reason>`, `shared/<source>+<source>`, `training/<reason>`; and `licences`, the
+        terms of every source that gives an instruction, which hold for the bench.
 
     Raises:
-        DataError: files that are missing, all of them named; rows that cannot be read; too few instructions.
+        DataError: files that are missing, all of them named; rows that cannot be read; training data of which none can;
+            too few instructions.
         RecordError: the folder holds other instructions.
     """
     _refuse_missing(config)
-    summary: dict[str, int] = {"version": VERSION}
+    summary: dict[str, Any] = {"version": VERSION}
     prompts = {name: _prompts(config, name, summary) for name in config.task.sources}
     texts = {name: [prompt.instruction for prompt in found] for name, found in prompts.items()}
     seen = _seen(config, distinct(text for found in texts.values() for text in found), summary)
@@ -84,6 +92,7 @@ def run(config: SynthesizeConfig) -> dict[str, int]:
     overlaps = exact_overlaps(texts)
     summary |= {f"shared/{one}+{other}": number for (one, other), number in overlaps.items()}
     summary["chosen"] = len(assembled.instructions)
+    summary["licences"] = _licences([name for name, counts in assembled.counts.items() if counts["chosen"]])
     _refuse_others(config, [asdict(instruction) for instruction in assembled.instructions])
     write_jsonl(config.folder / INSTRUCTIONS, assembled.instructions)
     write_json(config.folder / SUMMARY, summary)
@@ -103,11 +112,29 @@ def _refuse_missing(config: SynthesizeConfig) -> None:
         for path in config.training
         if not path.as_posix().startswith(HUB) and not path.exists()
     ]
+    for name, data in config.training_sets.items():
+        try:
+            data.source.require_files()
+        except DataError as error:
+            problems.append(f"training_sets.{name}: {error}")
     if problems:
         raise DataError("\n  ".join(["what is to be read is not there:", *problems]))
 
 
-def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, int]) -> list[Prompt]:
+def _licences(sources: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Under which terms the sources have their instructions; said as well."""
+    benches = [bench_named(name) for name in sources]
+    for bench in benches:
+        level = logging.INFO if bench.training is Training.ALLOWED else logging.WARNING
+        said = f"{bench.training.replace('_', ' ')}. {bench.terms}".rstrip()
+        log.log(level, "instructions of %s: licence %s; training on them: %s", bench.name, bench.licence, said)
+    return {
+        bench.name: {"licence": bench.licence, "training": bench.training.value, "terms": bench.terms}
+        for bench in benches
+    }
+
+
+def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, Any]) -> list[Prompt]:
     """The prompts of a source; what was read and left out goes to `summary`."""
     bad = BadRows(policy=config.on_bad_row, option="on_bad_row")
     prompts = read_bench(name, config.benches.get(name), bad)
@@ -116,34 +143,23 @@ def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, int]) -> li
     return prompts
 
 
-def _seen(config: SynthesizeConfig, wanted: Collection[str], summary: dict[str, int]) -> set[str]:
+def _seen(config: SynthesizeConfig, wanted: Collection[str], summary: dict[str, Any]) -> set[str]:
     """Those of `wanted` that the training data has, normalised; what was read and left out goes to `summary`."""
-    bad = BadRows(policy=config.on_bad_row, option="on_bad_row")
+    bad = BadRows()
     seen = set()
     summary["training/read"] = 0
-    for text in _said_by_users(config, bad):
-        summary["training/read"] += 1
-        normalised = normalise(text)
-        if normalised in wanted:
-            seen.add(normalised)
+    for part in training_sets(config.training, config.training_data(), config.on_bad_row, config.training_sets):
+        for text in part.said():
+            summary["training/read"] += 1
+            normalised = normalise(text)
+            if normalised in wanted:
+                seen.add(normalised)
+        bad.add(part.bad)
     _report(bad, "training", summary)
     return seen
 
 
-def _said_by_users(config: SynthesizeConfig, bad: BadRows) -> Iterator[str]:
-    """Every turn of a user in the training data, the first and later ones."""
-    source = config.training_data()
-    for path in config.training:
-        for label, file in files_of(path).items():
-            try:
-                for _, example in source.convert(read_rows(file, bad), label, bad):
-                    yield from (turn.content for turn in example.turns if turn.role == "user")
-            except DataError as error:
-                # The reader of rows speaks of the settings of train.py.
-                raise DataError(str(error).replace("data.source.columns", "training_columns")) from None
-
-
-def _report(bad: BadRows, part: str, summary: dict[str, int]) -> None:
+def _report(bad: BadRows, part: str, summary: dict[str, Any]) -> None:
     bad.report(part)
     summary |= {f"{part}/left_out/{reason}": number for reason, number in sorted(bad.counts.items())}
 

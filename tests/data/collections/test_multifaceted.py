@@ -125,7 +125,8 @@ def test_a_pair_without_a_partner_is_kept_and_counted(tmp_path):
     path = write(tmp_path / "pairs.jsonl", rows)
     examples, bad = read(path, join=join)
     reasons = ["join_no_prompt", "join_no_system", "join_no_rejected", "join_no_preferences"]
-    assert len(examples) == len(rows) and bad.kept == dict.fromkeys(reasons, 1) and not bad.counts
+    assert len(examples) == len(rows) and not bad.counts
+    assert bad.kept == {reason: {examples[place].id} for reason, place in zip(reasons, (1, 2, 3, 4), strict=True)}
     assert [bool(e.preferences) for e in examples] == [True, False, False, True, False]
     assert [bool(e.contrast) for e in examples] == [True, False, False, False, False]
 

@@ -35,7 +35,7 @@ def test_contamination_comes_first_and_each_example_has_one_reason():
 
 
 def test_a_near_duplicate_stays_where_its_twin_goes():
-    rows = [example(str(ends), "Hi.", edited(sentence("system"), ends), str(ends)) for ends in ({0}, {0, 39})]
+    rows = [example(str(ends), "Hi.", edited(sentence("system"), ends)) for ends in ({0}, {0, 39})]
     overlap = Overlap(near=0.92)
     assert overlap.search(rows, BENCHES).reasons == {0: "system_in_one"}
     assert overlap.search(rows, {}).reasons == {1: "near_duplicate"}
@@ -57,8 +57,27 @@ def test_a_run_counts_them_or_leaves_them_out(tmp_path, drop):
     )
     train, _ = data.examples(Mix(), 0, needs_rejected=True)
     expected = {"instruction_in_koala": 2, "duplicate": 2, "near_duplicate": 1}
-    assert (train.left_out, train.bad.kept) == ((expected, {}) if drop else ({}, expected))
+    kept = train.kept({e.id for e in train.examples})
+    assert (train.left_out, kept) == ((expected, {}) if drop else ({}, expected))
     assert [e.id for e in train.examples] == [f"pairs:{i}" for i in ([3] if drop else range(1, 7))]
+
+
+def test_where_all_overlap_the_counts_are_named(tmp_path):
+    bench = tmp_path / "koala.jsonl"
+    bench.write_text(json.dumps({"id": "koala_0", "prompt": ASKED}) + "\n")
+    rows = [{"prompt": f"{ASKED}{sign}", "chosen": "Water.", "rejected": "Tears."} for sign in ("", "!")]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps(rows[0] | {"prompt": "Else?"}) + "\n")
+    data = Data(
+        source=PreferenceFiles(train_file=pairs, validation_file=held_out),
+        max_length=64,
+        overlap=Overlap(benches={"koala": bench}, drop=True),
+    )
+    expected = r"none of 2 examples is left .*: {'instruction_in_koala': 2}; .*'koala_0'.*data.overlap.drop=false"
+    with pytest.raises(DataError, match=expected):
+        data.examples(Mix(), 0, needs_rejected=True)
 
 
 def test_a_bench_that_is_not_there_is_named_before_anything_is_read(tmp_path):

@@ -21,7 +21,7 @@ def found(examples, benches, near=0.8, by=tuple(Field)):
     return [(match.id, match.bench, match.prompts, match.field, match.how) for match in matches]
 
 
-@pytest.mark.parametrize("name", Field)
+@pytest.mark.parametrize("name", [Field.INSTRUCTION, Field.SYSTEM, Field.PREFERENCE])
 def test_each_field_is_compared_with_itself(name):
     texts = {Field.INSTRUCTION: ASKED, Field.SYSTEM: MESSAGE, Field.PREFERENCE: VALUE}
     for other, text in texts.items():

@@ -1,5 +1,6 @@
 """Duplicates within a collection."""
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -7,10 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multifaceted.data.bad_rows import BadRows, OnBadRow
+from multifaceted.data.collections.oasst import Oasst
 from multifaceted.data.overlap.duplicates import Reason, find_duplicates
 from multifaceted.data.overlap.shingles import jaccard, shingles
 from multifaceted.records import Turn
+from tests.data.benches.test_benches import SHARED
 from tests.data.overlap.texts import SENTENCES, edited, example, sentence
+
+SAID = sentence("said")
 
 
 def pairs(examples, near=0.8):
@@ -69,10 +75,46 @@ def test_an_instruction_under_other_system_messages_is_no_duplicate_however_long
     assert pairs(rows) == set()
 
 
-def test_a_prompt_answered_anew_is_near():
-    rows = [example("a", sentence(0), chosen="Water."), example("b", sentence(0), chosen="Wet.")]
+@pytest.mark.parametrize("change", [{"chosen": "Wet."}, {"rejected": ["Sweat."]}, {"rejected": ["Tears.", "Sweat."]}])
+def test_a_prompt_answered_anew_is_no_duplicate(change):
+    row = example("a", sentence(0))
+    assert pairs([row, replace(row, id="b", **change)]) == set()
+
+
+def test_all_pairs_of_ranked_answers_stay():
+    """A long answer that they share makes them no more alike."""
+    ranked = [sentence(place, 300 if place == 0 else 20, "answer") for place in range(4)]
+    rows = [
+        example(f"{better}>{worse}", sentence(0), chosen=ranked[better], rejected=[ranked[worse]])
+        for better, worse in itertools.combinations(range(4), 2)
+    ]
+    assert pairs(rows) == set()
+    assert pairs([rows[0], replace(rows[0], id="reverse", chosen=ranked[1], rejected=[ranked[0]])]) == set()
+
+
+def test_real_ranked_answers_stay():
+    path = SHARED / "reward" / "oasst_en_100_trees.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"{path}, with ranked answers, is not here")
+    rows = list(Oasst(train_file=path, validation_share=1e-9).train(0, BadRows(policy=OnBadRow.DROP)))
+    found = find_duplicates(rows, near=0.8).found
+    assert len(rows) > 700 and len(found) < 0.05 * len(rows), "there were 544 when answers were not compared"
+    for each in found:
+        one, first = rows[each.index], rows[each.first]
+        assert jaccard(shingles(one.chosen), shingles(first.chosen)) >= 0.8
+
+
+def test_a_copy_with_a_word_changed_in_every_text_is_near():
+    texts = {place: sentence(place, vocabulary=place) for place in ("asked", "system", "chosen", "one", "two")}
+
+    def row(name, texts):
+        asked, system, chosen, *rejected = texts.values()
+        return example(name, asked, system, chosen, rejected)
+
+    rows = [row("a", texts), row("b", {place: edited(text, {0}) for place, text in texts.items()})]
     (found,) = find_duplicates(rows, near=0.8).found
-    assert (found.index, found.first, found.reason, found.similarity) == (1, 0, Reason.NEAR_DUPLICATE, 1.0)
+    assert (found.index, found.first, found.reason) == (1, 0, Reason.NEAR_DUPLICATE)
+    assert found.similarity == jaccard(shingles(texts["chosen"]), shingles(edited(texts["chosen"], {0})))
     assert pairs(rows, None) == set()
 
 
@@ -80,15 +122,14 @@ def test_a_prompt_answered_anew_is_near():
 @given(
     words=st.sets(st.integers(0, 59), max_size=6),
     others=st.sets(st.integers(0, 59), max_size=6),
+    answered=st.sets(st.integers(0, 59), max_size=6),
     near=st.sampled_from([0.5, 0.7, 0.8, 0.9]),
 )
-def test_near_is_what_sets_of_shingles_say_from_both_sides(words, others, near):
-    instruction, system = sentence("i", 60), sentence("s", 60)
-    a, b = example("a", instruction, system), example("b", edited(instruction, words), edited(system, others), "Wet.")
-    expected = min(
-        jaccard(shingles(a.turns[0].content), shingles(b.turns[0].content)),
-        jaccard(shingles(a.system), shingles(b.system)),
-    )
+def test_near_is_what_sets_of_shingles_say_from_both_sides(words, others, answered, near):
+    texts = [sentence(place, 60) for place in range(4)]
+    changed = [edited(text, places) for text, places in zip(texts, (words, others, answered, {0}), strict=True)]
+    a, b = (example(name, *its, [worse]) for name, (*its, worse) in (("a", texts), ("b", changed)))
+    expected = min(jaccard(shingles(one), shingles(other)) for one, other in zip(texts, changed, strict=True))
     for rows in ([a, b], [b, a]):
         found = find_duplicates(rows, near=near).found
         assert [each.similarity for each in found] == ([expected] if expected >= near else [])
@@ -97,12 +138,13 @@ def test_near_is_what_sets_of_shingles_say_from_both_sides(words, others, near):
 @settings(derandomize=True)
 @given(st.lists(st.tuples(SENTENCES, st.none() | SENTENCES), max_size=15), st.sampled_from([0.4, 0.8]))
 def test_none_is_false_and_none_that_stays_is_near_another(prompts, near):
-    rows = [example(str(i), asked, system, chosen=str(i)) for i, (asked, system) in enumerate(prompts)]
+    rows = [example(str(i), asked, system, rejected=[SAID, f"{i}"]) for i, (asked, system) in enumerate(prompts)]
 
     def similarity(one, other):
         return min(
             jaccard(shingles(one.turns[0].content), shingles(other.turns[0].content)),
             jaccard(shingles(one.system or ""), shingles(other.system or "")),
+            jaccard(*({*shingles(SAID), *shingles(row.rejected[1])} for row in (one, other))),
         )
 
     found = find_duplicates(rows, near=near).found
@@ -120,7 +162,7 @@ def test_order_decides_who_stays_and_not_what_is_found(order):
     for group in range(4):
         text = sentence(group, 100)
         for copy in range(3):
-            groups[f"{group}-{copy}"] = example(f"{group}-{copy}", edited(text, {20 + copy}), chosen=str(copy))
+            groups[f"{group}-{copy}"] = example(f"{group}-{copy}", edited(text, {20 + copy}))
     rows = list(groups.values())
     order.shuffle(rows)
     found = pairs(rows)
@@ -142,7 +184,7 @@ def test_skipped_examples_are_not_looked_at():
 
 def test_blocks_are_seams_that_nobody_sees(monkeypatch):
     monkeypatch.setattr("multifaceted.data.overlap.duplicates.AT_ONCE", 7)
-    rows = [example(str(i), edited(sentence(i % 30, 80), {i // 30}), chosen=str(i)) for i in range(60)]
+    rows = [example(str(i), edited(sentence(i % 30, 80), {i // 30})) for i in range(60)]
     random.Random(0).shuffle(rows)
     assert len(pairs(rows)) == 30
 

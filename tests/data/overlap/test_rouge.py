@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multifaceted.data.overlap.rouge import preference_diversity, rouge_l, system_message_overlap
+from multifaceted.data.overlap.rouge import MOST_OF_INSTRUCTION, preference_diversity, rouge_l, system_message_overlap
 from tests.data.overlap.texts import ANYTHING, SENTENCES, example, prompt, stated
 
 
@@ -122,6 +122,19 @@ def test_three_messages_of_four_dimensions_are_twelve_scores():
     found = preference_diversity(rows, instructions=4)
     assert (found.instructions, found.scores) == (4, 4 * 12)
     assert preference_diversity([]).mean is None
+
+
+def test_of_an_instruction_that_thousands_share_a_few_are_compared():
+    rows = [stating(f"{i}", "Rain?", style=f"like {i}") for i in range(2000)]
+    for i, row in enumerate(rows):
+        row.system = f"be number {i}"
+    most, scores = MOST_OF_INSTRUCTION, []
+    for _ in range(2):
+        diversity, overlap = preference_diversity(rows), system_message_overlap(rows, BENCH)
+        assert (diversity.scores, overlap.scores) == (most * (most - 1) // 2, 2 * most)
+        scores.append((diversity.mean, overlap.mean))
+        random.Random(0).shuffle(rows)
+    assert scores[0] == pytest.approx(scores[1])
 
 
 @given(SENTENCES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +23,8 @@ class Kind(StrEnum):
     CONTINUATION = "continuation"
     """A model continues `instruction`, which is the beginning of a text."""
     SENTENCES = "sentences"
-    """Nothing is said to a model, and `instruction` is empty: it scores sentences, which are in `metadata`."""
+    """Nothing is said to a model, and `instruction` is empty: it scores sentences. `metadata` has them as `sentence`
+    or, where a prompt compares several, as `sentences` by their names."""
 
 
 class Training(StrEnum):
@@ -85,6 +86,14 @@ class Bench:
         if not _on_hub(path) and not path.exists():
             raise DataError(f"{self.name}: {path} does not exist; it is published as {self.home}")
         return path
+
+
+def sentences_of(prompt: Prompt) -> list[str]:
+    """What a model scores of a prompt that says nothing to it; nothing of any other prompt."""
+    if prompt.instruction:
+        return []
+    several: Mapping[str, str] = prompt.metadata.get("sentences", {})
+    return [*several.values(), *([prompt.metadata["sentence"]] if "sentence" in prompt.metadata else [])]
 
 
 def _on_hub(path: Path) -> bool:

@@ -160,19 +160,21 @@ def _regain(example: Example, others: Siblings, bad: BadRows, where: str) -> Non
     """Fill the preference set and the contrast of a pair from the SFT split, as far as its rows are found there."""
     found = others.of_prompt(example.turns[0].content) if len(example.turns) == 1 else []
     if not found:
-        bad.keep("join_no_prompt", f"{where}: no row of data.source.join has its prompt")
+        bad.keep("join_no_prompt", f"{where}: no row of data.source.join has its prompt", example.id)
         return
     own = _best([s for s in found if s.system == digest(example.system or "")], example.chosen)
     if own is None:
-        bad.keep("join_no_system", f"{where}: rows of data.source.join with its prompt have other system messages")
+        problem = f"{where}: rows of data.source.join with its prompt have other system messages"
+        bad.keep("join_no_system", problem, example.id)
         return
     example.preferences = example.preferences or others.preferences(own)
     if not example.preferences:
-        bad.keep("join_no_preferences", f"{where}: its row in data.source.join states no preference set")
+        bad.keep("join_no_preferences", f"{where}: its row in data.source.join states no preference set", example.id)
         return
     rejected = [_best([s for s in found if s.output == digest(text)], text) for text in example.rejected]
     if None in rejected:
-        bad.keep("join_no_rejected", f"{where}: its rejected answer is no output of data.source.join for its prompt")
+        problem = f"{where}: its rejected answer is no output of data.source.join for its prompt"
+        bad.keep("join_no_rejected", problem, example.id)
     elif not example.contrast:
         sets = [others.preferences(sibling) for sibling in rejected if sibling is not None]
         example.contrast = _differing(example.preferences, sets)

@@ -1,8 +1,9 @@
-"""Training examples that show what a bench asks: its instructions, its system messages, or the preferences it states.
+"""Training examples that show what a bench asks: its instructions or sentences, its system messages, its preferences.
 
 A text of a bench is found in a text of training in one of three ways: they are the same after `normalise` (exact),
 their shingles have a Jaccard similarity of `near` or more (near), or `near` or more of the bench text's shingles are in
-the other (contained). The last is asked of instructions only: it finds a bench prompt that is quoted in a longer one.
+the other (contained). The last is asked of instructions and of sentences that are long enough: it finds a bench prompt
+that is quoted in a longer one, and a sentence anywhere in an example.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from multifaceted.data.overlap.inverted import Found, InvertedIndex
+from multifaceted.data.benches.base import sentences_of
+from multifaceted.data.overlap.inverted import LEAST_QUOTED, LEAST_SENTENCE, Found, InvertedIndex
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.records import Example, Prompt, StatedPreference
 
@@ -26,6 +28,12 @@ class Field(StrEnum):
     SYSTEM = "system"
     PREFERENCE = "preference"
     """Each value that is stated: its description, or where it has none its keywords. Of whatever dimension."""
+    SENTENCE = "sentence"
+    """Of a bench whose sentences a model scores, each of them; of an example every text, its answers too."""
+
+
+_LEAST_QUOTED = {Field.INSTRUCTION: LEAST_QUOTED, Field.SENTENCE: LEAST_SENTENCE}
+"""Shingles from which on a text of a field is looked for inside others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +111,7 @@ class _BenchField:
                     owners[text][bench].append(prompt.id)
         owners.pop("", None)
         self._owners = [{bench: tuple(ids) for bench, ids in each.items()} for each in owners.values()]
-        index = InvertedIndex(list(owners), near, quotes=name is Field.INSTRUCTION)
+        index = InvertedIndex(list(owners), near, least_quoted=_LEAST_QUOTED.get(name))
         # Collections repeat an instruction under several system messages, or one system message throughout.
         self._find = lru_cache(maxsize=256)(index.find)
 
@@ -134,12 +142,17 @@ class _BenchField:
 def _of_example(example: Example, name: Field) -> list[str]:
     if name is Field.INSTRUCTION:
         return [turn.content for turn in example.turns if turn.role == "user"]
+    if name is Field.SENTENCE:
+        turns = [turn.content for turn in example.turns]
+        return [example.system or "", *turns, example.chosen, *example.rejected]
     return _stated(example.system, example.preferences, name)
 
 
 def _of_prompt(prompt: Prompt, name: Field) -> list[str]:
     if name is Field.INSTRUCTION:
         return [prompt.instruction, *prompt.follow_ups]
+    if name is Field.SENTENCE:
+        return sentences_of(prompt)
     return _stated(prompt.system, prompt.preferences, name)
 
 

@@ -1,10 +1,12 @@
 """Examples that a collection holds more than once.
 
 Two examples are **duplicates** if they have the same turns, the same system message and the same responses, after
-`normalise`. They are **near duplicates** if their instructions are as alike as `near` and their system messages are,
-each by the Jaccard similarity of its shingles; responses are not compared then, so a prompt that is answered anew is
-one too, at similarity 1. Of the two similarities the smaller one counts: rows that share an instruction under different
-system messages, as the Multifaceted collection has them by design, are neither, however long the instruction is.
+`normalise`. They are **near duplicates** if their instructions are as alike as `near`, their system messages are, their
+chosen responses are, and their rejected ones, each by the Jaccard similarity of its shingles; those of several rejected
+responses are taken together. The smallest of the four similarities counts. So neither are rows that share an
+instruction under different system messages, as the Multifaceted collection has them by design, however long the
+instruction is; nor several pairs of answers to one prompt, of which collections of ranked or rated answers consist; nor
+a pair and its reverse.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -42,7 +44,7 @@ class Duplicate:
     Attributes:
         index, id: of the example.
         first, first_id: of the one that stays.
-        similarity: the smaller one of those of instruction and system message.
+        similarity: the smallest of those of instruction, system message, chosen and rejected responses.
     """
 
     index: int
@@ -72,7 +74,7 @@ def find_duplicates(
 
     Goes through the examples once, and back to those that MinHash proposes. Takes 1.3 kB of memory for each and holds
     no text. Exact duplicates are all found, of near ones at the threshold all but one in a thousand and of nearer ones
-    more; fewer among hundreds of rows of one template, where `minhash.MOST_IN_BUCKET` bounds the work.
+    more; fewer among hundreds of rows of one template or prompt, where `minhash.MOST_IN_BUCKET` bounds the work.
 
     Args:
         near: least similarity of a near duplicate, above 0; None to look for exact ones only.
@@ -105,7 +107,7 @@ def find_duplicates(
 
 
 class _Sketch:
-    """Signatures of prompts, filled block by block."""
+    """Signatures of prompts, filled block by block. Responses, which are longer, are read of candidates only."""
 
     def __init__(self, most: int) -> None:
         self._signatures = np.empty((most, NUM_HASHES), np.uint32)  # takes memory where it is written
@@ -113,7 +115,7 @@ class _Sketch:
         self._block: list[set[str]] = []
 
     def add(self, index: int, example: Example) -> None:
-        instruction, system = _prompt_shingles(example)
+        instruction, system = _instruction(example), _system(example)
         # If both are as alike as a threshold, so is their union, as long as no shingle of one is one of the other.
         both = instruction | {f"\n{shingle}" for shingle in system}
         if both:
@@ -130,18 +132,41 @@ class _Sketch:
     def near_duplicates(self, examples: Sequence[Example], near: float) -> Iterator[tuple[int, int, float]]:
         """Indices of an example and of the first that it is near, and how near."""
         self._flush()
-        prompt = lru_cache(maxsize=AT_ONCE)(lambda row: _prompt_shingles(examples[self._indices[row]]))
+        example = lru_cache(maxsize=AT_ONCE)(lambda row: examples[self._indices[row]])
+        parts = [lru_cache(maxsize=AT_ONCE)(lambda row, of=part: of(example(row))) for part in _PARTS]
 
         def similarity(one: int, other: int) -> float:
-            return min(map(jaccard, prompt(one), prompt(other)))
+            alike = 1.0
+            for part in parts:
+                alike = min(alike, jaccard(part(one), part(other)))
+                if alike < near:
+                    break
+            return alike
 
         for row, first, alike in near_kept(self._signatures[: len(self._indices)], near, similarity):
             yield self._indices[row], self._indices[first], alike
 
 
-def _prompt_shingles(example: Example) -> tuple[set[str], set[str]]:
-    """Those of the instruction, which is all turns, and of the system message."""
-    return shingles("\n".join(turn.content for turn in example.turns)), shingles(example.system or "")
+def _instruction(example: Example) -> set[str]:
+    """The shingles of all turns."""
+    return shingles("\n".join(turn.content for turn in example.turns))
+
+
+def _system(example: Example) -> set[str]:
+    return shingles(example.system or "")
+
+
+def _chosen(example: Example) -> set[str]:
+    return shingles(example.chosen)
+
+
+def _rejected(example: Example) -> set[str]:
+    """The shingles of all rejected responses."""
+    return set[str]().union(*map(shingles, example.rejected))
+
+
+_PARTS: tuple[Callable[[Example], set[str]], ...] = (_system, _instruction, _chosen, _rejected)
+"""What near duplicates are alike in, the shorter ones first: the first that differs decides."""
 
 
 def _digest(example: Example) -> bytes:

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ from rapidfuzz.process import cdist
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.records import Example, Prompt
 
+MOST_OF_INSTRUCTION = 10
+"""Examples of an instruction that are compared: those with the smallest hashes of what they state. Multifaceted has
+three; where thousands share one, the work would grow with the square of their number."""
 _WORD = re.compile("[a-z0-9]+")
 
 
@@ -79,7 +82,8 @@ def system_message_overlap(
     """ROUGE-L of the system messages of training with those of a bench (arXiv 2405.17977, appendix on the bench).
 
     The paper gives 0.17 on average and a maximum of 0.28 over the three messages of an instruction, and does not say of
-    which pairs. Here each message of the bench is compared with all messages of each instruction.
+    which pairs. Here each message of the bench is compared with all messages of each instruction, at most
+    `MOST_OF_INSTRUCTION`.
 
     Args:
         instructions, messages: most instructions of training and messages of the bench. Of more, those with the
@@ -128,7 +132,7 @@ class PreferenceDiversity:
 
 
 def preference_diversity(examples: Sequence[Example], *, instructions: int = 10_000) -> PreferenceDiversity:
-    """ROUGE-L of every two descriptions of one dimension that examples of one instruction state.
+    """ROUGE-L of every two descriptions of one dimension that `MOST_OF_INSTRUCTION` examples of an instruction state.
 
     Of three system messages with four dimensions that is 12 scores an instruction (arXiv 2405.17977, appendix on the
     collection: 0.21 on average, 0.25 in the dimension where it is greatest).
@@ -157,12 +161,24 @@ def preference_diversity(examples: Sequence[Example], *, instructions: int = 10_
     )
 
 
-def _by_instruction(examples: Iterable[Example], most: int) -> list[list[int]]:
-    """The indices of the examples of each instruction: of those with the smallest hashes, in that order."""
+def _by_instruction(examples: Sequence[Example], most: int) -> list[list[int]]:
+    """The indices of the examples of each instruction, a few of them: of those with the smallest hashes, in order."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
         groups[_hash("\n".join(turn.content for turn in example.turns))].append(index)
-    return [groups[key] for key in heapq.nsmallest(most, groups)]
+    return [_some(examples, groups[key]) for key in heapq.nsmallest(most, groups)]
+
+
+def _some(examples: Sequence[Example], rows: list[int]) -> list[int]:
+    """Few of these rows, whatever their order."""
+    if len(rows) <= MOST_OF_INSTRUCTION:
+        return rows
+
+    def place(index: int) -> bytes:
+        example = examples[index]
+        return _hash("\n".join([example.system or "", *(value.description for value in example.preferences)]))
+
+    return heapq.nsmallest(MOST_OF_INSTRUCTION, rows, key=place)
 
 
 def _hash(text: str) -> bytes:
