@@ -27,9 +27,12 @@ REQUIRED = {
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
-    **{f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in ("rubric", "pairwise")},
 }
-REQUIRED["task=pairwise"] += ["prompts=a", "task.against=b"]
+PAIRWISE = ("pairwise", "alpaca_eval", "flask", "koala", "self_instruct", "vicuna")
+JUDGED = ("rubric", "multifaceted_bench", "mt_bench", *PAIRWISE)
+REQUIRED |= {f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in JUDGED}
+for _name in PAIRWISE:
+    REQUIRED[f"task={_name}"] += ["prompts=a", "task.against=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 

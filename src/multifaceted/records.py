@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,17 @@ class Prompt:
     preferences: list[StatedPreference] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
-    def messages(self) -> list[dict[str, str]]:
-        """The conversation up to the first answer, in the form every chat template takes."""
-        return messages_of(self.system, [Turn(role="user", content=self.instruction)])
+    def messages(self, answers: Sequence[str] = ()) -> list[dict[str, str]]:
+        """The conversation up to the next answer, in the form every chat template takes.
+
+        Args:
+            answers: what the model has answered so far.
+        """
+        asked = [self.instruction, *self.follow_ups]
+        turns = [Turn(role="user", content=asked[0])]
+        for answer, further in zip(answers, asked[1:], strict=False):
+            turns += [Turn(role="assistant", content=answer), Turn(role="user", content=further)]
+        return messages_of(self.system, turns)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -132,7 +140,14 @@ class Response:
     id: str
     text: str
     finished: bool
-    """Whether the model ended the response itself; false when it was cut at the token limit."""
+    """Whether the model ended the response itself, and each later one; false when one was cut at the token limit."""
+    follow_ups: list[str] = field(default_factory=list)
+    """What it answered to each of the prompt's follow-ups."""
+
+    @property
+    def turns(self) -> list[str]:
+        """All answers, the first one first."""
+        return [self.text, *self.follow_ups]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,11 +162,11 @@ class Verdict:
         policy: fingerprint of the policy that answered.
         judge: name of the judge; `RULE` where a rule decided and nothing was asked.
         run: which of the judge's runs, from 0.
-        score: 1 to 5 of a rubric, the outcome of a pair (`Choice`), or None: unscored.
+        score: 1 to 5 of a rubric, 1 to 10 of MT-Bench, the outcome of a pair (`Choice`), or None: unscored.
         text: what the judge wrote, in full.
         attempt: how often the question has been asked by now; 0 where a rule decided.
         asked: fingerprint of the messages that were put to the judge.
-        rubric: which of the prompt's rubrics, from 0; None for a pair.
+        rubric: which of the prompt's rubrics, or of its turns, from 0; None for a pair.
         dimension: what that rubric is about, where the prompt says so.
         order: which response of a pair was shown first (`Order`).
         empty: there was no response, or one of a pair was missing, so a rule decided.
@@ -162,7 +177,7 @@ class Verdict:
     policy: str
     judge: str
     run: int
-    score: int | str | None
+    score: float | str | None
     text: str
     attempt: int
     asked: str

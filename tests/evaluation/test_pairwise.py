@@ -1,5 +1,6 @@
 """Comparisons of two responses: both orders, strict ends, and the paper's rates."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.evaluation.win_rates import Outcome, outcomes_of_scores, preferences, win_metrics
+from multifaceted.inference.requests import EngineError
 from multifaceted.records import (
     PROMPTS,
     RESPONSES,
@@ -164,7 +166,6 @@ def test_a_choice_is_read_from_the_end(text, choice):
 def test_rescoring_gives_the_same_bytes(tmp_path):
     _, _, task = compared(tmp_path, ["aaa", "a", "bb"], ["b", "bbb", ""], longer, runs=2)
     before = (tmp_path / "out" / SCORES).read_bytes()
-    (tmp_path / "theirs.jsonl").unlink()
     rescore(tmp_path / "out", task)
     assert (tmp_path / "out" / SCORES).read_bytes() == before
 
@@ -172,13 +173,29 @@ def test_rescoring_gives_the_same_bytes(tmp_path):
 def test_an_opponent_who_has_not_answered_is_named(tmp_path):
     _, _, task = compared(tmp_path, ["a", "a"], ["b", "b"], longer)
     write_jsonl(tmp_path / "theirs.jsonl", answers(["b"]))
-    with pytest.raises(RecordError, match="lacks 1 responses, first to 'p1' of the 2 prompts"):
+    with pytest.raises(EngineError, match="'p1'"):
         task.prompts(0)
-    write_jsonl(tmp_path / "prompts.jsonl", [])
-    with pytest.raises(RecordError, match="has nothing to answer of the 0 prompts"):
-        task.prompts(0)
-    with pytest.raises(RecordError, match="does not exist"):
+    with pytest.raises(EngineError, match=r"nobody\.jsonl"):
         replace(task, against=tmp_path / "nobody.jsonl").prompts(0)
+    write_jsonl(tmp_path / "prompts.jsonl", [])
+    with pytest.raises(RecordError, match="holds no prompts"):
+        task.prompts(0)
+
+
+def test_a_public_bench_against_outputs_in_their_own_layout(tmp_path):
+    bench, outputs = tmp_path / "instructions.json", tmp_path / "outputs.json"
+    bench.write_text(json.dumps([{"dataset": "koala", "instruction": text} for text in ("Why?", "How?")]))
+    rows = [{"instruction": text, "output": text * 2, "generator": "m"} for text in ("How?", "Why?")]
+    outputs.write_text(json.dumps(rows))
+    task = PairwiseTask(prompts_file=bench, against=outputs, reader="alpaca_eval")
+    prompts = task.prompts(0)
+    questions = task.questions(prompts, {p.id: Response(id=p.id, text="Because.", finished=True) for p in prompts})
+    assert task.name == "pairwise_alpaca_eval" and len(questions) == 4
+    assert "Why?Why?" in questions[0].messages[-1]["content"]
+    with pytest.raises(ValueError, match="reader is 'crows_pairs', whose prompts are no instructions"):
+        PairwiseTask(prompts_file=bench, against=outputs, reader="crows_pairs")
+    with pytest.raises(ValueError, match="prompts_file is missing"):
+        PairwiseTask(against=outputs)
 
 
 def test_outcomes_from_rubric_scores():

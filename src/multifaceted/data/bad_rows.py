@@ -43,7 +43,7 @@ class BadRows:
 
     policy: OnBadRow = OnBadRow.RAISE
     option: str = "data.on_bad_row"
-    """The setting that chooses the policy, for messages."""
+    """The setting that chooses the policy, for messages; empty where none does."""
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, str] = field(default_factory=dict)
     """By reason, the message of the first row."""
@@ -65,7 +65,8 @@ class BadRows:
             said = visible(f"{where}: {error}")
             if not isinstance(error, LeftOutError):
                 if self.policy is OnBadRow.RAISE:
-                    raise DataError(f"{said} (or leave out and count such rows: {self.option}=drop)") from None
+                    hint = f" (or leave out and count such rows: {self.option}=drop)" if self.option else ""
+                    raise DataError(f"{said}{hint}") from None
                 self.errors[error.reason] += 1
             self.counts[error.reason] += 1
             self.samples.setdefault(error.reason, said)

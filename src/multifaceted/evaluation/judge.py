@@ -34,11 +34,11 @@ class Question:
     prompt: str
     response: str
     messages: Sequence[dict[str, str]]
-    parse: Callable[[str], int | str | None]
+    parse: Callable[[str], float | str | None]
     rubric: int | None = None
     dimension: str | None = None
     order: str | None = None
-    decided: int | str | None = None
+    decided: float | str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -142,7 +142,7 @@ class Judge:
             )
 
 
-def _score(question: Question, reply: Reply) -> int | str | None:
+def _score(question: Question, reply: Reply) -> float | str | None:
     """A verdict stands at the end, and a reply that was cut has none."""
     return question.parse(reply.text) if reply.finished else None
 
@@ -153,7 +153,7 @@ def _verdict(
     policy: str,
     *,
     judge: str = RULE,
-    score: int | str | None = None,
+    score: float | str | None = None,
     text: str = "",
     attempt: int = 0,
     empty: bool = False,

@@ -9,13 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multifaceted.data.bad_rows import BadRows
+from multifaceted.data.benches import bench_named, read_bench
+from multifaceted.data.benches.base import Kind
 from multifaceted.evaluation.judge import Question
 from multifaceted.evaluation.material import fenced, is_empty
 from multifaceted.evaluation.rubric_scores import group_by_benchmark
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.evaluation.win_rates import Outcome, win_metrics
-from multifaceted.records import Estimate, Prompt, RecordError, Response, Verdict, read_prompts, read_responses
+from multifaceted.inference.files import ResponseFile
+from multifaceted.inference.requests import Request
+from multifaceted.records import Estimate, Prompt, RecordError, Response, Verdict, read_prompts
 
 
 class Choice(StrEnum):
@@ -70,37 +75,55 @@ class PairwiseTask:
     `win_rates.preferences` gives, plus 1, and both responses' lengths.
 
     Attributes:
-        prompts_file: a `prompts.jsonl`, as an evaluation leaves it.
-        against: the opponent's `responses.jsonl` to the same prompts.
+        prompts_file: a `prompts.jsonl`, as an evaluation leaves it; or with `reader` a file of that bench, None for
+            the hub's copy.
+        against: the opponent's responses to the same prompts, in any layout that `inference.files` reads.
+        reader: the bench whose columns `prompts_file` has.
     """
 
-    prompts_file: Path
     against: Path
+    prompts_file: Path | None = None
+    reader: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reader is None and self.prompts_file is None:
+            raise ValueError("prompts_file is missing; name a prompts.jsonl, or a bench with reader=...")
+        if self.reader is not None and bench_named(self.reader).kind is not Kind.INSTRUCTION:
+            raise ValueError(f"reader is {self.reader!r}, whose prompts are no instructions")
 
     @property
     def name(self) -> str:
         """What the task is called in records."""
-        return "pairwise"
+        return f"pairwise_{self.reader}" if self.reader else "pairwise"
 
     def prompts(self, seed: int) -> list[Prompt]:
         """All of the file; nothing is drawn, so the seed has no say.
 
         Raises:
-            RecordError: a file is missing or broken, or the opponent has not answered every prompt.
+            RecordError, DataError: a file is missing or broken, or holds no prompts.
+            EngineError: the opponent has not answered every prompt.
         """
-        prompts = read_prompts(self.prompts_file)
-        answered = read_responses(self.against)
-        missing = [prompt.id for prompt in prompts if prompt.id not in answered]
-        if missing or not prompts:
-            problem = f"lacks {len(missing)} responses, first to {missing[0]!r}" if missing else "has nothing to answer"
-            raise RecordError(f"{self.against} {problem} of the {len(prompts)} prompts in {self.prompts_file}")
+        prompts = self._read()
+        if not prompts:
+            raise RecordError(f"{self.prompts_file} holds no prompts")
+        self._opponents(prompts)
         return prompts
+
+    def _read(self) -> list[Prompt]:
+        if self.reader is not None:
+            return read_bench(self.reader, self.prompts_file, BadRows(option=""))
+        assert self.prompts_file is not None
+        return read_prompts(self.prompts_file)
+
+    def _opponents(self, prompts: Sequence[Prompt]) -> dict[str, str]:
+        requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
+        return {reply.id: reply.text for reply in ResponseFile(path=self.against).answer(requests, seed=0)}
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """Two a prompt, one for each order."""
-        opponents = read_responses(self.against)
+        opponents = self._opponents(prompts)
         return [
-            pair_question(prompt, responses[prompt.id].text, opponents[prompt.id].text, order)
+            pair_question(prompt, responses[prompt.id].text, opponents[prompt.id], order)
             for prompt in prompts
             for order in Order
         ]

@@ -62,7 +62,7 @@ class RubricTask:
             RubricError: a rubric without five levels, or controls of a bench that states no preferences.
             DataError: the bench cannot be read.
         """
-        bench = read_bench(self.reader, self.bench, BadRows())
+        bench = read_bench(self.reader, self.bench, BadRows(option=""))
         unpaired = [p.id for p in bench if any(rubric.dimension is None for rubric in rubrics_of(p))]
         if self.controls and unpaired:
             raise RubricError(

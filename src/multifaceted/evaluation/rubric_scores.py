@@ -23,7 +23,7 @@ class Judged:
         empty: nothing was there to be judged.
     """
 
-    scores: dict[int, dict[int, int | None]] = field(default_factory=dict)
+    scores: dict[int, dict[int, float | None]] = field(default_factory=dict)
     dimensions: dict[int, str] = field(default_factory=dict)
     empty: bool = False
 
@@ -54,7 +54,7 @@ class Judged:
         deviations = [float(np.std(scores, ddof=1)) for scores in known if len(scores) > 1]
         return float(np.mean(deviations)) if deviations else None
 
-    def every(self) -> list[int | None]:
+    def every(self) -> list[float | None]:
         """All scores."""
         return [score for _, runs in sorted(self.scores.items()) for _, score in sorted(runs.items())]
 

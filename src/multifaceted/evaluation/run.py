@@ -15,7 +15,7 @@ from multifaceted.evaluation.task import JudgedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.inference.requests import Engine, Request
+from multifaceted.inference.requests import Engine, Reply, Request
 from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
@@ -136,12 +136,19 @@ def _decisive(settings: Any) -> Any:
 def _generated(config: EvalConfig, prompts: Sequence[Prompt]) -> dict[str, Response]:
     """The responses in the order of their prompts, by id."""
     engine: Engine = config.engine.load(config.policy) if isinstance(config.engine, PolicyEngine) else config.engine
-    requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
-    replies = {reply.id: reply for reply in engine.answer(requests, config.seed)}
-    return {
-        name: Response(id=name, text=replies[name].text, finished=replies[name].finished)
-        for name in (request.id for request in requests)
-    }
+    replies: dict[str, list[Reply]] = {prompt.id: [] for prompt in prompts}
+    asked = list(prompts)
+    while asked:  # a turn at a time: what comes next depends on the answer before
+        requests = [Request(id=p.id, messages=p.messages([reply.text for reply in replies[p.id]])) for p in asked]
+        for reply in engine.answer(requests, config.seed):
+            replies[reply.id].append(reply)
+        asked = [prompt for prompt in asked if len(replies[prompt.id]) <= len(prompt.follow_ups)]
+    return {name: _response(name, turns) for name, turns in replies.items()}
+
+
+def _response(name: str, turns: Sequence[Reply]) -> Response:
+    first, *later = (reply.text for reply in turns)
+    return Response(id=name, text=first, finished=all(reply.finished for reply in turns), follow_ups=later)
 
 
 def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> dict[str, Response]:

@@ -1,0 +1,106 @@
+"""MT-Bench as a task: both turns are answered, and a judge scores each (`protocols.mt_bench`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multifaceted.data.bad_rows import BadRows
+from multifaceted.data.benches import read_bench
+from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.material import is_empty
+from multifaceted.evaluation.protocols.mt_bench import (
+    GUIDED,
+    LOWEST,
+    OWN_TEMPLATES,
+    TURNS,
+    Verdict,
+    judge_messages,
+    metrics,
+    parse_score,
+    read_answers,
+    read_templates,
+)
+from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
+from multifaceted.records import Estimate, Prompt, Response
+
+
+@dataclass(kw_only=True, slots=True)
+class MtBenchTask:
+    """Two answers a question, each scored from 1 to 10; in math, coding and reasoning beside reference answers.
+
+    An empty answer has the lowest score by rule; the judge is not asked then.
+
+    Attributes:
+        bench: FastChat's `question.jsonl`.
+        references: FastChat's `reference_answer/<judge>.jsonl`; without it, those that the questions bring.
+        templates: FastChat's `judge_prompts.jsonl`, under which scores compare with published ones; ours by default.
+    """
+
+    bench: Path | None = None
+    references: Path | None = None
+    templates: Path = OWN_TEMPLATES
+
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        return "mt_bench"
+
+    def prompts(self, seed: int) -> list[Prompt]:
+        """All questions; nothing is drawn, so the seed has no say.
+
+        Raises:
+            DataError: a file is missing or broken.
+            ValueError: a question that is judged beside a reference has none.
+        """
+        read_templates(self.templates)
+        prompts = read_bench("mt_bench", self.bench, BadRows(option=""))
+        answers = {} if self.references is None else read_answers(self.references)
+        for prompt in prompts:
+            prompt.metadata["references"] = answers.get(prompt.id, prompt.metadata["references"])
+            turns = 1 + len(prompt.follow_ups)
+            if prompt.metadata["category"] in GUIDED and len(prompt.metadata["references"]) < turns:
+                raise ValueError(
+                    f"question {prompt.id} of MT-Bench is judged beside {turns} reference answers and has"
+                    f" {len(prompt.metadata['references'])}; name FastChat's reference_answer/gpt-4.jsonl:"
+                    " task.references=..."
+                )
+        return prompts
+
+    def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
+        """One a turn."""
+        templates = read_templates(self.templates)
+        questions = []
+        for prompt in prompts:
+            answers = responses[prompt.id].turns
+            for turn in TURNS[: 1 + len(prompt.follow_ups)]:
+                messages = judge_messages(templates, prompt, turn, answers, prompt.metadata["references"])
+                questions.append(
+                    Question(
+                        prompt=prompt.id,
+                        response=prompt.id,
+                        messages=messages,
+                        parse=parse_score,
+                        rubric=turn - 1,
+                        dimension=prompt.metadata["category"],
+                        decided=LOWEST if is_empty(answers[turn - 1]) else None,
+                    )
+                )
+        return questions
+
+    def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """Scores of both turns together and of each, also by category."""
+        categories = {prompt.id: prompt.metadata["category"] for prompt in prompts}
+        return metrics(
+            [
+                Verdict(
+                    question=verdict.prompt,
+                    category=categories[verdict.prompt],
+                    turn=1 + (verdict.rubric or 0),
+                    score=None if verdict.score is None else float(verdict.score),
+                )
+                for verdict in latest_verdicts(verdicts_of(verdicts)).values()
+            ]
+        )

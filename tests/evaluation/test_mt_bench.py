@@ -1,0 +1,101 @@
+"""MT-Bench as a task: two turns are generated, judged one after the other, and scored as published."""
+
+import gzip
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.mt_bench import MtBenchTask
+from multifaceted.evaluation.run import rescore
+from multifaceted.evaluation.verdict_log import VerdictLog
+from multifaceted.inference.files import ResponseFile
+from multifaceted.inference.requests import Request
+from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response, write_json, write_jsonl
+from tests.conftest import ROOT
+from tests.evaluation.engines import RuleEngine
+
+SHARED = ROOT.parent / "shared" / "data"
+ROWS = [
+    {"question_id": 1, "category": "writing", "turns": ["Write.", "Rewrite."]},
+    {"question_id": 2, "category": "math", "turns": ["Add.", "Subtract."], "reference": ["2", "0"]},
+]
+
+
+def write_questions(path, rows=ROWS):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def scored(tmp_path, task, responses, rule, **settings):
+    folder, engine = tmp_path / "out", RuleEngine(rule)
+    prompts = task.prompts(0)
+    write_json(folder / RUN, {"version": 1, "policy": "f" * 16, "policy_path": "policy"})
+    write_jsonl(folder / PROMPTS, prompts)
+    write_jsonl(folder / RESPONSES, responses)
+    judge = Judge(name="rule", engine=engine, runs=1, retries=0, **settings)
+    questions = task.questions(prompts, {response.id: response for response in responses})
+    judge.answer(questions, VerdictLog(folder / VERDICTS), "f" * 16, 0)
+    return rescore(folder, task).metrics, engine.asked
+
+
+def test_each_turn_is_scored_and_an_empty_answer_is_the_lowest(tmp_path):
+    task = MtBenchTask(bench=write_questions(tmp_path / "question.jsonl"))
+    responses = [
+        Response(id="1", text="A text.", finished=True, follow_ups=["Another text."]),
+        Response(id="2", text="2", finished=True, follow_ups=[" "]),
+    ]
+    scores = iter(["[[7]]", "No score.", "Rating: [[9.5]]"])
+    metrics, asked = scored(tmp_path, task, responses, lambda request: next(scores))
+    assert len(asked) == 3, "nobody is asked about an empty answer"
+    told = [request.messages[-1]["content"] for request in asked]
+    assert "Another text." not in told[0] and "A text." in told[1] and "Another text." in told[1]
+    values = {name.removeprefix("mt_bench/"): (e.value, e.unscored) for name, e in metrics.items()}
+    assert values["turn_1"] == (8.25, 0) and values["turn_2"] == (1.0, 1) and values["score/writing"] == (7.0, 1)
+
+
+def test_a_question_without_its_references_is_refused_before_anything_is_asked(tmp_path):
+    rows = [ROWS[0], {name: value for name, value in ROWS[1].items() if name != "reference"}]
+    task = MtBenchTask(bench=write_questions(tmp_path / "question.jsonl", rows))
+    with pytest.raises(ValueError, match=r"question 2 of MT-Bench .* has 0; name FastChat's .*task.references=..."):
+        task.prompts(0)
+    references = tmp_path / "references.jsonl"
+    references.write_text(json.dumps({"question_id": 2, "choices": [{"turns": ["2", "0"]}]}) + "\n")
+    task.references = references
+    assert task.prompts(0)[1].metadata["references"] == ["2", "0"]
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real files are not here")
+def test_recorded_answers_and_judgements_give_the_published_average(tmp_path):
+    """The whole way of a run, with a judge that says what GPT-4 said."""
+    files, model = SHARED / "mt_bench", "mamba_0_5_dpo_ep3"
+    task = MtBenchTask(
+        bench=SHARED / "bench_sources" / "mt_bench_questions.jsonl",
+        references=files / "reference_answer_gpt-4.jsonl",
+        templates=files / "judge_prompts.jsonl",
+    )
+    responses = _recorded_answers(files / "model_answer" / f"{model}.jsonl.gz", task)
+    said = {}
+    with gzip.open(files / "judgments" / "mamba_six_models.gpt-4_single.jsonl.gz", "rt") as stream:
+        for row in map(json.loads, stream):
+            if row["model"] == model:
+                said[row["user_prompt"]] = row["judgment"]
+    metrics, asked = scored(tmp_path, task, responses, lambda request: said[request.messages[-1]["content"]])
+    assert len(asked) == 160, "every question to the judge is, byte for byte, one that was put to GPT-4"
+    assert {name: metrics[f"mt_bench/{name}"].value for name in ("turn_1", "turn_2", "score")} == {
+        "turn_1": 7.7375,
+        "turn_2": 6.8875,
+        "score": 7.3125,
+    }
+
+
+def _recorded_answers(path: Path, task):
+    """As `run` asks an engine for them: a turn at a time."""
+    prompts, texts = task.prompts(0), defaultdict(list)
+    for _ in range(2):
+        requests = [Request(id=prompt.id, messages=prompt.messages(texts[prompt.id])) for prompt in prompts]
+        for reply in ResponseFile(path=path).answer(requests, seed=0):
+            texts[reply.id].append(reply.text)
+    return [Response(id=name, text=turns[0], finished=True, follow_ups=turns[1:]) for name, turns in texts.items()]
