@@ -102,7 +102,7 @@ def test_trl_gets_the_same_tokens(trl, tmp_path, objective):
 @pytest.mark.parametrize("objective", ["dpo", "orpo", "reward_model"])
 def test_systems_do_the_same_work(trl, objective):
     results = take_turns([job(system, objective) for system in (OURS, PLAIN, TRL)], budget=60)
-    assert [result.error for result in results] == [None] * 5
+    assert [result.error for result in results] == [None] * 3
     assert all(len(result.seconds) == 2 and min(result.seconds) > 0 for result in results)
     ours, plain, theirs = (result.facts["losses"] for result in results)
     # The second loss shows that gradients and optimizer are the same too; ORPO's differ by the prompt's likelihood.
