@@ -19,6 +19,8 @@ hypothesis.settings.load_profile("busy")
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
+SHARED = ROOT.parent / "shared" / "data"
+"""Real files, for those who have them; every test that wants one skips without it."""
 TINY = [
     "model.config.hidden_size=16",
     "model.config.intermediate_size=32",
@@ -39,6 +41,19 @@ def composed(name, overrides=()):
     """Compose a root config as the app would."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=prepare_overrides(list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The path of a real file or folder, where it is here."""
+
+    def find(name="."):
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not here")
+        return path
+
+    return find
 
 
 @pytest.fixture

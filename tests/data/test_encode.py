@@ -172,9 +172,13 @@ def test_what_a_killed_job_left_is_removed(tokenizer, tmp_path):
     for path, age in ((left, 7200), (at_work, 0)):
         path.mkdir()
         (path / TREES).write_bytes(b"half")
-        os.utime(path / TREES, (time.time() - age,) * 2)
+        for touched in (path / TREES, path):
+            os.utime(touched, (time.time() - age,) * 2)
+    empty = folder.with_name(f".{folder.name}.empty")
+    empty.mkdir()
+    os.utime(empty, (time.time() - 7200,) * 2)
     encoded(EXAMPLES, tokenizer, cache=tmp_path)
-    assert at_work.exists() and not left.exists()
+    assert at_work.exists() and not left.exists() and not empty.exists()
 
 
 def test_a_template_that_tells_the_date_is_a_miss_the_day_after(tokenizer, tmp_path, counted, monkeypatch):

@@ -11,10 +11,8 @@ from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
 from multifaceted.data.source import check_example
 from multifaceted.records import Example, StatedPreference, Turn
-from tests.conftest import ROOT
 from tests.data.shapes import FORMATS, SHAPES, write
 
-SHARED = ROOT.parent / "shared" / "data"
 PREFERENCE = {"dimension": "style", "subdimension": "Clarity", "preference": "brief", "description": "Short."}
 ROW = {"prompt": "What is rain?", "chosen": "Water.", "rejected": "Tears of gods."}
 USER, WATER, TEARS = (
@@ -149,13 +147,6 @@ def test_what_does_not_fit_is_refused_by_reason(row, reason, message):
     assert refusal.value.reason == reason and message in str(refusal.value)
 
 
-def real(name):
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "num_read", "dropped"),
     [
@@ -167,9 +158,9 @@ def real(name):
         ("train/dpo_en_demo.json.gz", 300, {}),
     ],
 )
-def test_real_files(name, num_read, dropped):
+def test_real_files(shared, name, num_read, dropped):
     bad = BadRows(policy=OnBadRow.DROP)
-    source = PreferenceFiles(train_file=real(name))
+    source = PreferenceFiles(train_file=shared(name))
     examples = list(source.train(0, bad))
     held_out = list(source.validation(0, BadRows()))
     assert len(examples) + len(held_out) == num_read and bad.counts == dropped
@@ -177,8 +168,8 @@ def test_real_files(name, num_read, dropped):
     assert any(len(example.turns) > 1 for example in examples)
 
 
-def test_a_real_row_of_the_multifaceted_collection():
-    rows = [json.loads(line) for line in real("janus/multifaceted_examples.jsonl").read_text().splitlines()]
+def test_a_real_row_of_the_multifaceted_collection(shared):
+    rows = [json.loads(line) for line in shared("janus/multifaceted_examples.jsonl").read_text().splitlines()]
     (row,) = (row["row"] for row in rows if row["kind"] == "multifaceted_collection_sft")
     example = read(row, prompt="instruction")
     assert example.system.startswith("As the Stellar Communicator") and example.chosen.startswith("The statement")

@@ -14,10 +14,8 @@ from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import Request
 from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response, write_json, write_jsonl
-from tests.conftest import ROOT
 from tests.evaluation.engines import RuleEngine
 
-SHARED = ROOT.parent / "shared" / "data"
 ROWS = [
     {"question_id": 1, "category": "writing", "turns": ["Write.", "Rewrite."]},
     {"question_id": 2, "category": "math", "turns": ["Add.", "Subtract."], "reference": ["2", "0"]},
@@ -67,12 +65,11 @@ def test_a_question_without_its_references_is_refused_before_anything_is_asked(t
     assert task.prompts(0)[1].metadata["references"] == ["2", "0"]
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="real files are not here")
-def test_recorded_answers_and_judgements_give_the_published_average(tmp_path):
+def test_recorded_answers_and_judgements_give_the_published_average(shared, tmp_path):
     """The whole way of a run, with a judge that says what GPT-4 said."""
-    files, model = SHARED / "mt_bench", "mamba_0_5_dpo_ep3"
+    files, model = shared("mt_bench"), "mamba_0_5_dpo_ep3"
     task = MtBenchTask(
-        bench=SHARED / "bench_sources" / "mt_bench_questions.jsonl",
+        bench=shared("bench_sources/mt_bench_questions.jsonl"),
         references=files / "reference_answer_gpt-4.jsonl",
         templates=files / "judge_prompts.jsonl",
     )

@@ -28,12 +28,10 @@ from multifaceted.records import (
     write_json,
     write_jsonl,
 )
-from tests.conftest import ROOT
 from tests.data.benches.fixtures import RUBRIC, biggen_bench, write_bench
 from tests.evaluation.engines import RuleEngine, section
 from tests.evaluation.injections import RAW
 
-SHARED = ROOT.parent / "shared" / "data" / "rubric_judging"
 DIMENSIONS = ("style", "background_knowledge", "informativeness", "harmlessness")
 WORDS = {
     "style": ("short", "long", "rhymed"),
@@ -254,15 +252,8 @@ def verdict_of(name, run, text, score):
     )
 
 
-@pytest.fixture
-def shared():
-    def find(name):
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"{path} is not here")
-        return json.loads(gzip.decompress(path.read_bytes()))
-
-    return find
+def rows_in(path):
+    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 OWN_ROWS = [
@@ -328,7 +319,7 @@ def test_verdicts_and_prompts_in_the_published_columns():
 
 def test_published_verdicts_are_read_and_averaged(shared):
     """Of 960 verdicts that GPT-4 wrote, one still has its end; the others' scores were cut off and kept beside them."""
-    rows = shared("mt_bench_eval.json.gz")
+    rows = rows_in(shared("rubric_judging/mt_bench_eval.json.gz"))
     whole = [text for row in rows for text in row["gpt4_feedback"] if read_end(text, LABELS)]
     assert len(whole) == 1 and sum(len(row["gpt4_feedback"]) for row in rows) == 960
     means, spreads = check_verdicts(rows)
@@ -337,8 +328,9 @@ def test_published_verdicts_are_read_and_averaged(shared):
 
 
 def test_published_rubrics_are_asked(shared, tmp_path):
-    raw = shared("biggen_bench_sample_evals.json.gz")
-    task = RubricTask(bench=SHARED / "biggen_bench_sample_evals.json.gz", reader="biggen_bench")
+    path = shared("rubric_judging/biggen_bench_sample_evals.json.gz")
+    raw = rows_in(path)
+    task = RubricTask(bench=path, reader="biggen_bench")
     prompts = task.prompts(0)
     responses = {p.id: Response(id=p.id, text=p.metadata["reference_answer"], finished=True) for p in prompts}
     questions = task.questions(prompts, responses)

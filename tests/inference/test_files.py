@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,6 @@ from multifaceted.data.benches import read_bench
 from multifaceted.data.source import BadRows
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import EngineError, Request
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def user(text):
@@ -136,12 +133,10 @@ REAL = [
 
 
 @pytest.mark.parametrize(("bench", "questions", "folder", "number"), REAL, ids=[name for name, *_ in REAL])
-def test_real_files_answer_every_prompt_of_their_bench(bench, questions, folder, number):
-    if not (SHARED / folder).is_dir():
-        pytest.skip(f"no {SHARED / folder}")
-    prompts = read_bench(bench, SHARED / questions, BadRows())
+def test_real_files_answer_every_prompt_of_their_bench(shared, bench, questions, folder, number):
+    prompts = read_bench(bench, shared(questions), BadRows())
     requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
-    found = {path.name: answers(path, requests) for path in sorted((SHARED / folder).iterdir())}
+    found = {path.name: answers(path, requests) for path in sorted(shared(folder).iterdir())}
     assert len(found) >= 2 and all(len(texts) == number for texts in found.values())
     assert all(sum(map(len, texts.values())) / number > 300 for texts in found.values())
     if bench == "arena_hard":
@@ -153,6 +148,6 @@ def test_real_files_answer_every_prompt_of_their_bench(bench, questions, folder,
         later = [
             Request(id=r.id, messages=[*r.messages, {"role": "assistant", "content": "?"}, user("?")]) for r in requests
         ]
-        path = next((SHARED / folder).iterdir())
+        path = next(shared(folder).iterdir())
         second = answers(path, later)
         assert len(second) == 80 and second != answers(path, requests)

@@ -18,7 +18,7 @@ from multifaceted.synthesis.bench_instructions import PAPER, REASONS, BenchInstr
 from multifaceted.synthesis.run import SynthesizeConfig, run
 from tests.conftest import ROOT, composed
 from tests.data.benches.fixtures import LAYOUTS, write_bench
-from tests.data.benches.test_benches import REAL, SHARED
+from tests.data.benches.test_benches import REAL
 
 SOURCES = ["koala", "vicuna", "mt_bench"]
 TEXTS = st.lists(st.sampled_from(["a", "A ", "b", "c", "C", "d", "e", "f", "g", "h"]), max_size=12)
@@ -151,12 +151,10 @@ def test_the_command_as_a_user_types_it(files):
     assert result.returncode == 0 and "8 instructions" in result.stdout, result.stderr
 
 
-def test_the_real_benches_leave_enough_for_the_paper(tmp_path):
+def test_the_real_benches_leave_enough_for_the_paper(shared, tmp_path):
     """FLASK is not among them. What two of them share is in neither, so Self-Instruct gives none beside AlpacaEval."""
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not here")
     sources = [name for name in PAPER if name != "flask"]
-    paths = [f"benches.{name}={SHARED / REAL[name][0]}" for name in sources]
+    paths = [f"benches.{name}={shared(REAL[name][0])}" for name in sources]
     summary = run_with([f"task.sources=[{','.join(sources)}]", *paths, f"into={tmp_path}"])
     assert {name: summary[f"{name}/shared"] for name in sources} == {
         "alpaca_eval": 252 + 144 + 2,

@@ -158,7 +158,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove what jobs left that were killed while they wrote the same."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         with contextlib.suppress(OSError):
-            if left.is_dir() and time.time() - (left / TREES).stat().st_mtime > ABANDONED:
+            if left.is_dir() and time.time() - max(p.stat().st_mtime for p in (left, *left.iterdir())) > ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -36,6 +36,20 @@ def fenced(sections: Mapping[str, str]) -> tuple[str, str]:
     return tag, "\n\n".join(parts)
 
 
+def judge_messages(system: str, task: str, sections: Mapping[str, str], last: str) -> list[dict[str, str]]:
+    """What a judge is told.
+
+    Args:
+        task: what it is to do; `{tag}` becomes the tag of the fences.
+        last: the heading under which it is to write.
+    """
+    tag, material = fenced(sections)
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": f"{task.format(tag=tag)}\n\n{material}\n\n### {last}\n"},
+    ]
+
+
 def _tag(shown: Mapping[str, str]) -> str:
     tag = hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest()[:12]
     while any(tag in text.lower() for text in shown.values()):

@@ -13,7 +13,7 @@ from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import bench_named, read_bench
 from multifaceted.data.benches.base import Kind
 from multifaceted.evaluation.judge import Question
-from multifaceted.evaluation.material import fenced, is_empty
+from multifaceted.evaluation.material import is_empty, judge_messages
 from multifaceted.evaluation.rubric_scores import group_by_benchmark
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
@@ -145,14 +145,10 @@ def pair_question(prompt: Prompt, policy: str, opponent: str, order: Order) -> Q
     first, second = (policy, opponent) if order is Order.POLICY_FIRST else (opponent, policy)
     sections = {"System message": prompt.system} if prompt.system else {}
     sections |= {"Instruction": prompt.instruction, "First response": first, "Second response": second}
-    tag, material = fenced(sections)
     return Question(
         prompt=prompt.id,
         response=prompt.id,
-        messages=[
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"{TASK.format(tag=tag)}\n\n{material}\n\n### Your verdict\n"},
-        ],
+        messages=judge_messages(SYSTEM, TASK, sections, "Your verdict"),
         parse=partial(read_end, labels=LABELS, material=tuple(sections.values())),
         order=order.value,
         decided=_by_rule(first, second),

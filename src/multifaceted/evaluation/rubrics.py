@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from multifaceted.evaluation.judge import Question
-from multifaceted.evaluation.material import fenced, is_empty
+from multifaceted.evaluation.material import is_empty, judge_messages
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.records import Prompt, Response
 
@@ -99,14 +99,10 @@ def rubric_question(
     sections = {"System message": prompt.system} if show_system and prompt.system else {}
     sections |= {"Instruction": prompt.instruction, "Response to assess": response.text}
     sections |= {"Reference answer": rubric.reference} if rubric.reference else {}
-    tag, material = fenced({**sections, "Rubric": rubric.text()})
     return Question(
         prompt=prompt.id,
         response=answered.id,
-        messages=[
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"{TASK.format(tag=tag)}\n\n{material}\n\n### Your assessment\n"},
-        ],
+        messages=judge_messages(SYSTEM, TASK, {**sections, "Rubric": rubric.text()}, "Your assessment"),
         parse=partial(read_end, labels=LABELS, material=tuple(sections.values())),
         rubric=place,
         dimension=rubric.dimension,

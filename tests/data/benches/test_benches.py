@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.benches import BENCHES, Kind, Training, read_bench
-from tests.conftest import ROOT
 from tests.data.benches.fixtures import (
     LAYOUTS,
     STATISTICS,
@@ -22,7 +21,6 @@ from tests.data.benches.fixtures import (
     write_table,
 )
 
-SHARED = ROOT.parent / "shared" / "data"
 NUM_ROWS = 6
 
 
@@ -33,19 +31,6 @@ def rows_of(layout):
 def read(layout, path, policy=OnBadRow.RAISE):
     bad = BadRows(policy=policy)
     return read_bench(bench_of(layout), path, bad), bad
-
-
-@pytest.fixture
-def shared():
-    """A real file, where it is here."""
-
-    def find(name):
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"{path} is not here")
-        return path
-
-    return find
 
 
 def test_every_bench_has_a_fixture_and_says_what_may_be_done_with_it():

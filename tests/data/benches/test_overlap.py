@@ -3,14 +3,13 @@
 import gzip
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
 from multifaceted.data.benches.overlap import distinct, exact_overlaps
-from tests.data.benches.test_benches import REAL, SHARED
+from tests.data.benches.test_benches import REAL
 
 LICENSED = ("alpaca_eval", "koala", "mt_bench", "self_instruct")
 PUBLISHED = {
@@ -36,12 +35,10 @@ def test_an_overlap_has_no_direction_and_no_order(one, other):
     assert counted == len(distinct(one)) + len(distinct(other)) - len(distinct([*one, *other]))
 
 
-def test_overlaps_of_the_real_benches_are_all_found_and_none_invented():
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not here")
+def test_overlaps_of_the_real_benches_are_all_found_and_none_invented(shared):
     names = (*LICENSED, "vicuna", "arena_hard")
-    prompts = {name: [p.instruction for p in read_bench(name, SHARED / REAL[name][0], BadRows())] for name in names}
-    with gzip.open(SHARED / "reward" / "dsp_test.json.gz") as stream:
+    prompts = {name: [p.instruction for p in read_bench(name, shared(REAL[name][0]), BadRows())] for name in names}
+    with gzip.open(shared("reward/dsp_test.json.gz")) as stream:
         prompts["dsp"] = [row["query"] for row in json.load(stream)]
     assert {pair: number for pair, number in exact_overlaps(prompts).items() if number} == PUBLISHED
     assert len(distinct(text for name in LICENSED for text in prompts[name])) == 919

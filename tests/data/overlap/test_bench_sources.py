@@ -8,11 +8,7 @@ from multifaceted.data.overlap.contamination import find_contamination
 from multifaceted.data.overlap.duplicates import find_duplicates
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.overlap.shingles import jaccard, shingles
-from tests.conftest import ROOT
 from tests.data.overlap.texts import example, prompt
-
-SHARED = ROOT.parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}, with the prompts of public benches, is absent")
 
 FILES = {
     "alpaca_eval": ("bench_sources/alpaca_eval_instructions.jsonl", lambda row: row["instruction"]),
@@ -30,10 +26,10 @@ OTHERS = [name for name in FILES if name != "alpaca_eval"]
 
 
 @pytest.fixture(scope="module")
-def asked():
+def asked(shared):
     """The prompts of each bench."""
     return {
-        name: [text(json.loads(line)) for line in (SHARED / path).read_text(encoding="utf-8").splitlines()]
+        name: [text(json.loads(line)) for line in shared(path).read_text(encoding="utf-8").splitlines()]
         for name, (path, text) in FILES.items()
     }
 

@@ -13,7 +13,6 @@ from multifaceted.data.collections.oasst import Oasst
 from multifaceted.data.overlap.duplicates import Reason, find_duplicates
 from multifaceted.data.overlap.shingles import jaccard, shingles
 from multifaceted.records import Turn
-from tests.data.benches.test_benches import SHARED
 from tests.data.overlap.texts import SENTENCES, edited, example, sentence
 
 SAID = sentence("said")
@@ -92,10 +91,8 @@ def test_all_pairs_of_ranked_answers_stay():
     assert pairs([rows[0], replace(rows[0], id="reverse", chosen=ranked[1], rejected=[ranked[0]])]) == set()
 
 
-def test_real_ranked_answers_stay():
-    path = SHARED / "reward" / "oasst_en_100_trees.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"{path}, with ranked answers, is not here")
+def test_real_ranked_answers_stay(shared):
+    path = shared("reward/oasst_en_100_trees.jsonl.gz")
     rows = list(Oasst(train_file=path, validation_share=1e-9).train(0, BadRows(policy=OnBadRow.DROP)))
     found = find_duplicates(rows, near=0.8).found
     assert len(rows) > 700 and len(found) < 0.05 * len(rows), "there were 544 when answers were not compared"

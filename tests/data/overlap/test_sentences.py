@@ -13,7 +13,7 @@ from multifaceted.data.overlap.inverted import LEAST_SENTENCE, How
 from multifaceted.data.overlap.shingles import shingles
 from multifaceted.records import Prompt, Turn
 from tests.data.benches.fixtures import LAYOUTS, write_bench
-from tests.data.benches.test_benches import REAL, SHARED
+from tests.data.benches.test_benches import REAL
 from tests.data.overlap.texts import example, sentence
 
 SENTENCES = [name for name, bench in BENCHES.items() if bench.kind is Kind.SENTENCES]
@@ -61,14 +61,12 @@ def test_what_is_asked_is_not_looked_for_in_answers():
     assert not find_contamination([example("a", "Hi.", chosen=SCORED)], {"bench": [asked]}, near=0.8).matches
 
 
-def test_the_real_sentences_are_found_in_answers_that_quote_them_and_in_no_instruction_of_alpaca_eval():
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED}, with the sentences of both benches, is absent")
-    prompts = {name: read_bench(name, SHARED / REAL[name][0], BadRows()) for name in SENTENCES}
+def test_the_real_sentences_are_found_in_answers_that_quote_them_and_in_no_instruction_of_alpaca_eval(shared):
+    prompts = {name: read_bench(name, shared(REAL[name][0]), BadRows()) for name in SENTENCES}
     texts = [text for asked in prompts.values() for prompt in asked for text in sentences_of(prompt)]
     rows = [example(str(i), "Go on.", chosen=f"Well, I heard: {text} What then?") for i, text in enumerate(texts)]
     matches = find_contamination(rows, prompts, near=0.8).matches
     short = {str(i) for i, text in enumerate(texts) if len(shingles(text)) < LEAST_SENTENCE}
     assert {row.id for row in rows} - {match.id for match in matches} == short and len(short) == 17
-    others = read_bench("alpaca_eval", SHARED / REAL["alpaca_eval"][0], BadRows())
+    others = read_bench("alpaca_eval", shared(REAL["alpaca_eval"][0]), BadRows())
     assert not find_contamination([example(p.id, p.instruction) for p in others], prompts, near=0.8).matches
