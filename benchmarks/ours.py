@@ -40,7 +40,8 @@ from multifaceted.objective.base import Objective
 from multifaceted.objective.dpo import DPO
 from multifaceted.objective.orpo import ORPO
 from multifaceted.objective.reward_model import RewardModel
-from multifaceted.records import RUN, write_json
+from multifaceted.record_files import write_json
+from multifaceted.records import RUN
 from multifaceted.training.config import Paths, TrainConfig
 from multifaceted.training.fit import fit
 from multifaceted.training.optimizer import AdamW, Schedule, Shape

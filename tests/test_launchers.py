@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from multifaceted.records import METRICS, read_jsonl
+from multifaceted.record_files import read_jsonl
+from multifaceted.records import METRICS
 from multifaceted.training.checkpoint import checkpoints
 from tests.conftest import ROOT, TINY
 

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from multifaceted.config import job_name
-from multifaceted.records import FAILURE, SCORES, SUMMARY, SWEEP, Estimate, Scores, read_json, write_json
+from multifaceted.record_files import read_json, write_json
+from multifaceted.records import FAILURE, SCORES, SUMMARY, SWEEP, Estimate, Scores
 from multifaceted.sweep import job_record, sweep_table
 from tests.conftest import ROOT, TINY
 

@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from multifaceted.config import EVALUATE_AFTER, TARGET, ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.dry_run import show_plan, show_preview
 from multifaceted.logs import log_to
-from multifaceted.records import FAILURE, POLICY, PREVIEW, VERSION, write_json
+from multifaceted.record_files import write_json
+from multifaceted.records import FAILURE, POLICY, PREVIEW, VERSION
 from multifaceted.tables import score_table, sources_table, summary_table
 
 if TYPE_CHECKING:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 VERSION = 1
@@ -214,112 +209,3 @@ class Scores:
     """`path` and `fingerprint` of what was scored."""
     metrics: dict[str, Estimate]
     version: int = VERSION
-
-
-class RecordError(ValueError):
-    """A record that is missing, broken, or of another version."""
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Give a file or a folder that is completely written its name; a power cut leaves `path` as it was or whole."""
-    for written in (*partial.rglob("*"), partial):
-        sync(written)
-    os.replace(partial, path)
-    sync(path.parent)
-
-
-@contextlib.contextmanager
-def alone_at(path: Path) -> Iterator[None]:
-    """Wait for another job that makes the same file or folder, so that it can be read; where locks can be had."""
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # each job then makes its own
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(path.with_name(f".{path.name}.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON (a dataclass or plain data) so that a reader sees the old file or the new one, never half of one."""
-    plain = asdict(value) if hasattr(value, "__dataclass_fields__") else value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    put_in_place(partial, path)
-
-
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON object a line, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            plain = asdict(row) if hasattr(row, "__dataclass_fields__") else row
-            stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
-    put_in_place(partial, path)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON record; a record of another version is refused."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist") from None
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path} is not JSON: {error}") from error
-    if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
-        raise RecordError(f"{path} has record version {value['version']}; this release reads version {VERSION}")
-    return value
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read one JSON object a line; a broken line is refused with its number."""
-    if not path.exists():
-        raise RecordError(f"{path} does not exist")
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RecordError(f"{path}, line {number}: not JSON ({error})") from error
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a `prompts.jsonl`.
-
-    Raises:
-        RecordError: a line that is no prompt.
-    """
-    prompts = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            stated = [StatedPreference(**preference) for preference in row.pop("preferences", [])]
-            prompts.append(Prompt(**row, preferences=stated))
-        except (AttributeError, TypeError) as error:
-            raise RecordError(f"{path}, line {number}: not a prompt ({error})") from error
-    return prompts
-
-
-def read_responses(path: Path) -> dict[str, Response]:
-    """The responses of a `responses.jsonl` by their prompt's id.
-
-    Raises:
-        RecordError: a line that is no response.
-    """
-    responses = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            response = Response(**row)
-        except TypeError as error:
-            raise RecordError(f"{path}, line {number}: not a response ({error})") from error
-        responses[response.id] = response
-    return responses

@@ -15,7 +15,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from multifaceted.records import FAILURE, SCORES, SUMMARY, SWEEP, VERSION, read_json, write_json
+from multifaceted.record_files import read_json, write_json
+from multifaceted.records import FAILURE, SCORES, SUMMARY, SWEEP, VERSION
 from multifaceted.tables import format_table, number
 
 FAILED = 1

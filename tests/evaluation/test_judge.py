@@ -11,7 +11,8 @@ from multifaceted.evaluation.rubrics import LABELS
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog, latest_verdicts, read_verdicts
 from multifaceted.inference.requests import EngineError, Reply
-from multifaceted.records import RULE, RecordError, Verdict, read_jsonl
+from multifaceted.record_files import RecordError, read_jsonl
+from multifaceted.records import RULE, Verdict
 from tests.evaluation.engines import RuleEngine
 
 

@@ -13,7 +13,8 @@ from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import Request
-from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response, write_json, write_jsonl
+from multifaceted.record_files import write_json, write_jsonl
+from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response
 from tests.evaluation.engines import RuleEngine
 
 ROWS = [

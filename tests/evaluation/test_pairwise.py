@@ -15,19 +15,8 @@ from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.evaluation.win_rates import Outcome, outcomes_of_scores, preferences, win_metrics
 from multifaceted.inference.requests import EngineError
-from multifaceted.records import (
-    PROMPTS,
-    RESPONSES,
-    RUN,
-    SCORES,
-    VERDICTS,
-    Prompt,
-    RecordError,
-    Response,
-    Verdict,
-    write_json,
-    write_jsonl,
-)
+from multifaceted.record_files import RecordError, write_json, write_jsonl
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
 from tests.evaluation.engines import RuleEngine, section
 from tests.evaluation.injections import RAW
 

@@ -16,18 +16,8 @@ from multifaceted.evaluation.rubrics import LABELS, RubricError, rubric_question
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
-from multifaceted.records import (
-    PROMPTS,
-    RESPONSES,
-    RUN,
-    SCORES,
-    VERDICTS,
-    Prompt,
-    Response,
-    Verdict,
-    write_json,
-    write_jsonl,
-)
+from multifaceted.record_files import write_json, write_jsonl
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
 from tests.data.benches.fixtures import RUBRIC, biggen_bench, write_bench
 from tests.evaluation.engines import RuleEngine, section
 from tests.evaluation.injections import RAW

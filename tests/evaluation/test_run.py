@@ -10,7 +10,8 @@ from multifaceted.evaluation.run import EvalConfig, rescore, run
 from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine, Request
-from multifaceted.records import RESPONSES, SCORES, VERDICTS, RecordError, read_json, read_jsonl
+from multifaceted.record_files import RecordError, read_json, read_jsonl
+from multifaceted.records import RESPONSES, SCORES, VERDICTS
 from multifaceted.tables import score_table
 from tests.conftest import composed
 from tests.data.benches.fixtures import write_bench

@@ -13,7 +13,8 @@ from multifaceted.app import OK, REFUSED, synthesize
 from multifaceted.config import build
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.overlap.normalise import normalise
-from multifaceted.records import VERSION, Prompt, RecordError
+from multifaceted.record_files import RecordError
+from multifaceted.records import VERSION, Prompt
 from multifaceted.synthesis.bench_instructions import PAPER, REASONS, BenchInstructions
 from multifaceted.synthesis.run import SynthesizeConfig, run
 from tests.conftest import ROOT, composed

@@ -127,3 +127,9 @@ def test_a_source_that_gives_no_instruction_has_no_terms_for_the_bench(files, tm
     assert [*run_with(overrides)["licences"]] == ["koala"]
     assert synthesize(composed("synthesize", [*overrides, "overwrite=true"])) == OK
     assert "2 instructions" in capsys.readouterr().out
+
+
+def test_training_data_that_is_not_there_is_named_before_anything_is_read(files, tmp_path):
+    with pytest.raises(DataError, match=r"what is to be read is not there:\n  training_sets.own: .*none\.json"):
+        run_with([*files, *of("dsp", tmp_path / "none.json")])
+    assert not (tmp_path / "out").exists()

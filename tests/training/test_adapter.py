@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from multifaceted.config import ConfigError, build
 from multifaceted.model.adapter import Adapter
-from multifaceted.records import METRICS, read_json, read_jsonl
+from multifaceted.record_files import read_json, read_jsonl
+from multifaceted.records import METRICS
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import launch
 from multifaceted.training.run import run

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from multifaceted.config import build
 from multifaceted.data.bad_rows import DataError
-from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY, read_json, read_jsonl
+from multifaceted.record_files import read_json, read_jsonl
+from multifaceted.records import CONFIG, METRICS, RUN, SUMMARY
 from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.folder import RunFolderError

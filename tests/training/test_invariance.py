@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multifaceted.records import METRICS, read_jsonl
+from multifaceted.record_files import read_jsonl
+from multifaceted.records import METRICS
 from tests.test_config import choices
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,8 @@ from importlib import import_module
 import pytest
 
 from multifaceted.config import build, to_plain
-from multifaceted.records import METRICS, SUMMARY, read_json, read_jsonl
+from multifaceted.record_files import read_json, read_jsonl
+from multifaceted.records import METRICS, SUMMARY
 from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import PreferenceModule

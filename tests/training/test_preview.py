@@ -14,7 +14,8 @@ from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.stored import StoredExamples, store
 from multifaceted.data.tokenize import Limits, tokenize
 from multifaceted.model.build import PretrainedModel, ScratchModel
-from multifaceted.records import LENGTHS, REPORT, read_json
+from multifaceted.record_files import read_json
+from multifaceted.records import LENGTHS, REPORT
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.prepare import encode_examples, prepare_data, read_examples
 from multifaceted.training.preview import _Looked, preview

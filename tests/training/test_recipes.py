@@ -11,7 +11,8 @@ from multifaceted.app import OK, train
 from multifaceted.config import build, to_plain
 from multifaceted.mini import world
 from multifaceted.model.tokenizer import train_tokenizer
-from multifaceted.records import METRICS, read_jsonl
+from multifaceted.record_files import read_jsonl
+from multifaceted.records import METRICS
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import launch
 from multifaceted.training.ranks import joined

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from multifaceted.config import build, to_plain
-from multifaceted.records import METRICS, read_jsonl
+from multifaceted.record_files import read_jsonl
+from multifaceted.records import METRICS
 from multifaceted.training.checkpoint import checkpoints
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.launch import RankFailedError, launch

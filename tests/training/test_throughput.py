@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from multifaceted.model.flops import Flops
-from multifaceted.records import METRICS, read_jsonl
+from multifaceted.record_files import read_jsonl
+from multifaceted.records import METRICS
 from multifaceted.training.hardware import Device
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.throughput import Peak, Throughput

@@ -31,7 +31,8 @@ from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.template import render_answered
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
 from multifaceted.data.tokens import StoredTrees, write_trees
-from multifaceted.records import VERSION, Example, RecordError, alone_at, put_in_place, read_json, write_json
+from multifaceted.record_files import RecordError, alone_at, put_in_place, read_json, write_json
+from multifaceted.records import VERSION, Example
 from multifaceted.trees import TokenTree
 
 log = logging.getLogger(__name__)

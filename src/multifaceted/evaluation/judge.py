@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.requests import Engine, EngineError, Reply, Request
-from multifaceted.records import RULE, RecordError, Verdict
+from multifaceted.record_files import RecordError
+from multifaceted.records import RULE, Verdict
 
 ATTEMPTS_APART = 1000
 """Samples from one attempt to the next: the requests of a run stay the same when runs are added."""

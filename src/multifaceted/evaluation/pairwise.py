@@ -20,7 +20,8 @@ from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.evaluation.win_rates import Outcome, win_metrics
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import Request
-from multifaceted.records import Estimate, Prompt, RecordError, Response, Verdict, read_prompts
+from multifaceted.record_files import RecordError, read_prompts
+from multifaceted.records import Estimate, Prompt, Response, Verdict
 
 
 class Choice(StrEnum):

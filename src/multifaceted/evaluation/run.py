@@ -19,17 +19,8 @@ from multifaceted.inference.requests import Engine, Reply, Request
 from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
-from multifaceted.records import (
-    PROMPTS,
-    RESPONSES,
-    RUN,
-    SCORES,
-    VERDICTS,
-    VERSION,
-    Prompt,
+from multifaceted.record_files import (
     RecordError,
-    Response,
-    Scores,
     read_json,
     read_jsonl,
     read_prompts,
@@ -37,6 +28,7 @@ from multifaceted.records import (
     write_json,
     write_jsonl,
 )
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Prompt, Response, Scores
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multifaceted.records import VERDICTS, VERSION, RecordError, Verdict, read_jsonl
+from multifaceted.record_files import RecordError, read_jsonl
+from multifaceted.records import VERDICTS, VERSION, Verdict
 
 Key = tuple[str, str, int, str, int]
 

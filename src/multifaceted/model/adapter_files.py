@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from multifaceted.model.adapter import NAME, Adapter
 from multifaceted.model.sharded import HEAD, barrier
 from multifaceted.model.weights import adapter_weights, laid_out_like, whole
-from multifaceted.records import ADAPTER, VERSION, put_in_place, read_json, write_json
+from multifaceted.record_files import put_in_place, read_json, write_json
+from multifaceted.records import ADAPTER, VERSION
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 PREFIX = "base_model.model."

@@ -11,7 +11,7 @@ from multifaceted.model.sharded import barrier, is_sharded, write_shards
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.model.tokenizer_files import write_tokenizer
 from multifaceted.model.weights import hash_files
-from multifaceted.records import put_in_place
+from multifaceted.record_files import put_in_place
 
 
 def export_model(

@@ -16,7 +16,8 @@ from multifaceted.data.dataset import Data
 from multifaceted.data.locations import HUB
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt, RecordError, write_json, write_jsonl
+from multifaceted.record_files import RecordError, write_json, write_jsonl
+from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt
 from multifaceted.synthesis.bench_instructions import REASONS, BenchInstructions
 from multifaceted.synthesis.training import training_sets
 

@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from multifaceted.data.batches import StepBatch
-from multifaceted.records import METRICS, put_in_place, sync
+from multifaceted.record_files import put_in_place, sync
+from multifaceted.records import METRICS
 from multifaceted.training.ranks import STOP_SIGNALS, Ranks
 from multifaceted.training.throughput import Throughput
 

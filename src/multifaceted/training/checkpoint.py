@@ -27,7 +27,8 @@ from torch.optim import Optimizer
 
 from multifaceted.data.packing import Position
 from multifaceted.model.weights import trainable_weights
-from multifaceted.records import VERSION, RecordError, put_in_place, read_json, write_json
+from multifaceted.record_files import RecordError, put_in_place, read_json, write_json
+from multifaceted.records import VERSION
 from multifaceted.training.low_bit import plain_parts
 from multifaceted.training.ranks import Ranks
 

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from multifaceted.data.packing import Position
-from multifaceted.records import CHECKPOINTS, RUN, read_json
+from multifaceted.record_files import read_json
+from multifaceted.records import CHECKPOINTS, RUN
 from multifaceted.training.callbacks import JsonlLogger, Progress, StopOnSignal
 from multifaceted.training.checkpoint import checkpoints, remove_leftovers
 from multifaceted.training.config import TrainConfig

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, WITHOUT_MEANING, put_in_place
+from multifaceted.record_files import put_in_place
+from multifaceted.records import CHECKPOINTS, CONFIG, SUMMARY, WITHOUT_MEANING
 
 
 class RunFolderError(ValueError):

@@ -19,7 +19,8 @@ from multifaceted.data.preview import Look, Viewed, show_example, show_left_out,
 from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
 from multifaceted.data.stored import select
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
-from multifaceted.records import LENGTHS, REPORT, VERSION, Example, write_json
+from multifaceted.record_files import write_json
+from multifaceted.records import LENGTHS, REPORT, VERSION, Example
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.prepare import TokenData, encode_examples, read_examples, view_seed
 from multifaceted.training.start import source_of

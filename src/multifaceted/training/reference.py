@@ -21,7 +21,8 @@ from multifaceted.data.batch import Batch
 from multifaceted.data.batches import EvaluationBatches
 from multifaceted.model.score import Scorer
 from multifaceted.model.weights import parameter_fingerprint
-from multifaceted.records import VERSION, RecordError, alone_at, put_in_place, read_json, write_json
+from multifaceted.record_files import RecordError, alone_at, put_in_place, read_json, write_json
+from multifaceted.records import VERSION
 from multifaceted.training.module import NonFiniteLossError
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.strategy import Arithmetic

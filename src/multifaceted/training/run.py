@@ -15,18 +15,8 @@ from multifaceted.data.licences import card_section
 from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
-from multifaceted.records import (
-    ADAPTER,
-    CHECKPOINTS,
-    METRICS,
-    RUN,
-    SUMMARY,
-    VERSION,
-    Example,
-    read_json,
-    read_jsonl,
-    write_json,
-)
+from multifaceted.record_files import read_json, read_jsonl, write_json
+from multifaceted.records import ADAPTER, CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import fit

@@ -21,7 +21,6 @@ from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
 from tests.data.collections.sets import BEFORE, DIMENSIONS, THREE, message, pair, sft, stated
 from tests.data.shapes import write
-from tests.data.test_rows import real
 
 OUTPUTS = [row["output"] for row in THREE]
 
@@ -51,8 +50,8 @@ def test_names_of_before_the_release_and_of_a_chart_read_alike(tmp_path):
     assert read(write(tmp_path / "rows.jsonl", instruction))[0] == released
 
 
-def test_both_real_rows_of_the_collection(tmp_path):
-    lines = real("janus/multifaceted_examples.jsonl").read_text().splitlines()
+def test_both_real_rows_of_the_collection(shared, tmp_path):
+    lines = shared("janus/multifaceted_examples.jsonl").read_text().splitlines()
     rows = {row["kind"]: row["row"] for row in map(json.loads, lines)}
     (example,), _ = read(write(tmp_path / "a.jsonl", [rows["multifaceted_collection_sft"]]))
     assert example.system.startswith("As the Stellar Communicator") and example.turns[0].content.startswith("Detect")

@@ -18,7 +18,6 @@ from multifaceted.data.collections.webgpt import WebGpt
 from multifaceted.records import Turn
 from tests.data.collections.sets import binarized, domains, flat, rated, scored, tree, webgpt
 from tests.data.shapes import write
-from tests.data.test_rows import real
 
 
 def read(source, rows, tmp_path, policy=OnBadRow.RAISE, **settings):
@@ -48,23 +47,25 @@ def test_answers_are_compared_by_score_never_with_their_like(found):
         assert is_paired == (alone == "not_compared"), "with every pair made, nothing is left out for the option's sake"
 
 
-def test_the_real_trees_give_754_ranked_pairs(tmp_path):
+def test_the_real_trees_give_754_ranked_pairs(shared, tmp_path):
     """The published figure of this file."""
-    path = real("reward/oasst_en_100_trees.jsonl.gz")
+    path = shared("reward/oasst_en_100_trees.jsonl.gz")
     for pairs, number in ((Pairs.EVERY, 754), (Pairs.EXTREMES, 212), (Pairs.GROUP, 212)):
         examples, counts = read(Oasst, path, tmp_path, pairs=pairs, languages=["en"])
         assert len(examples) == number and not counts
     assert sum(len(example.rejected) for example in examples) == 641 - 212
     assert read(Oasst, path, tmp_path, OnBadRow.DROP, languages=["de"]) == ([], {"no_sibling": 100})
+    with pytest.raises(ValueError, match="languages is empty"):
+        Oasst(train_file=path, languages=[])
 
 
-def test_both_layouts_of_a_tree_teach_the_same(tmp_path):
+def test_both_layouts_of_a_tree_teach_the_same(shared, tmp_path):
     def flattened(node, parent, name):
         yield {k: v for k, v in node.items() if k != "replies"} | {"parent_id": parent, "message_tree_id": name}
         for reply in node["replies"]:
             yield from flattened(reply, node["message_id"], name)
 
-    path = real("reward/oasst_en_100_trees.jsonl.gz")
+    path = shared("reward/oasst_en_100_trees.jsonl.gz")
     trees = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     rows = [row for t in trees for row in flattened(t["prompt"], None, t["message_tree_id"])]
 
@@ -116,8 +117,8 @@ def test_rows_of_a_tree_must_stand_together(tmp_path):
     assert read(Oasst, circle, tmp_path) == ([], {"no_parent": 2})
 
 
-def test_the_real_answers_by_domain(tmp_path):
-    examples, counts = read(Dsp, real("reward/dsp_test.json.gz"), tmp_path, OnBadRow.DROP)
+def test_the_real_answers_by_domain(shared, tmp_path):
+    examples, counts = read(Dsp, shared("reward/dsp_test.json.gz"), tmp_path, OnBadRow.DROP)
     assert len(examples) == (661 - 4) * 5 and counts == {"no_sibling": 3, "empty_response": 1}
     assert {example.chosen in example.rejected for example in examples} == {False}
     first = examples[:5]
