@@ -26,7 +26,7 @@ def test_train_then_evaluate(tmp_path):
     folder = next(tmp_path.iterdir())
     assert f"python eval.py policy={folder}/policy task=mini" in trained.stdout
     assert "16 examples, 2 steps" in (folder / "run.log").read_text()
-    evaluated = run("eval.py", f"policy={folder}/policy", "task.num_prompts=3", "engine.max_new_tokens=8")
+    evaluated = run("eval.py", f"policy={folder}/policy", "task.num_prompts=3", "engine.max_tokens=8")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "unseen_combinations" in evaluated.stdout and (folder / "eval/mini_test_seed-0/scores.json").exists()
     again = run("train.py", "+experiment=orpo", *TINY, "max_steps=2", f"paths.outputs={tmp_path}")

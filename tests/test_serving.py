@@ -186,7 +186,7 @@ def test_a_server_answers_as_the_policy_in_this_process_does(policies, server, t
         {"role": "user", "content": "What is user rain, and model snow?\n"},
     ]
     requests = [Request(id="new", messages=new), *(Request(id=e.id, messages=conversation(e)) for e in examples())]
-    here = PolicyEngine(temperature=0.0, max_new_tokens=60).load(policies / template)
+    here = PolicyEngine(temperature=0.0, max_tokens=60).load(policies / template)
     there = ServerEngine(
         model=str(policies / template),
         ledger=tmp_path / "requests.sqlite",

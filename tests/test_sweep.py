@@ -35,7 +35,7 @@ def test_the_table_is_read_from_records(tmp_path):
     assert "0.75" in table and "all: no such file" in table and "never" not in table
 
 
-EVALUATED = 'evaluate_after=["task=mini","task.num_prompts=4","engine.max_new_tokens=8"]'
+EVALUATED = 'evaluate_after=["task=mini","task.num_prompts=4","engine.max_tokens=8"]'
 
 
 def sweep(folder, *overrides):

@@ -187,7 +187,7 @@ def _convert(value: Any, hint: Any, path: str, trusted: Sequence[str]) -> Any:
     """Convert plain data to the type that a field declares."""
     if isinstance(value, Mapping) and TARGET in value:
         return _instantiate(value, hint, path, trusted)
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = _options(hint)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return _build_dataclass(value, option, path, trusted)
@@ -216,9 +216,17 @@ def _instantiate(node: Mapping[str, Any], hint: Any, path: str, trusted: Sequenc
             setattr(component, _NODE, dict(node))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{path}: {node[TARGET]} refused its arguments: {error}") from error
-    if isinstance(hint, type) and not isinstance(component, hint):
-        raise ConfigError(f"{path}.{TARGET}: {node[TARGET]} is not a {hint.__name__}")
+    options = _options(hint)
+    if all(isinstance(option, type) for option in options) and not isinstance(component, options):
+        raise ConfigError(
+            f"{path}.{TARGET}: {node[TARGET]} is not a {' or '.join(option.__name__ for option in options)}"
+        )
     return component
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the only one."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _is_container(hint: Any) -> bool:

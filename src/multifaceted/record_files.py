@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multifaceted.records import VERSION, Prompt, Response, StatedPreference
+from multifaceted.records import VERSION, Prompt, Response, Sampling, StatedPreference
 
 
 class RecordError(ValueError):
@@ -101,7 +101,8 @@ def read_prompts(path: Path) -> list[Prompt]:
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
             stated = [StatedPreference(**preference) for preference in row.pop("preferences", [])]
-            prompts.append(Prompt(**row, preferences=stated))
+            sampling = Sampling(**row.pop("sampling", {}))
+            prompts.append(Prompt(**row, preferences=stated, sampling=sampling))
         except (AttributeError, TypeError) as error:
             raise RecordError(f"{path}, line {number}: not a prompt ({error})") from error
     return prompts

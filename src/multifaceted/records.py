@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 VERSION = 1
@@ -90,11 +90,33 @@ def messages_of(system: str | None, turns: Iterable[Turn]) -> list[dict[str, str
     return [*stated, *({"role": turn.role, "content": turn.content} for turn in turns)]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How text is drawn from a model; what is None is left to others.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        max_tokens: most tokens of an answer.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+    def or_else(self, other: Sampling) -> Sampling:
+        """These settings, and the other's where they are None."""
+        names = (setting.name for setting in fields(self))
+        mine = {name: getattr(self, name) for name in names}
+        return Sampling(**{n: getattr(other, n) if value is None else value for n, value in mine.items()})
+
+
 @dataclass(kw_only=True, slots=True)
 class Prompt:
     """A bench prompt. `metadata` is what its task needs to score a response, and is never shown to the model.
 
-    `follow_ups` is what the user says after each answer: MT-Bench's second turn.
+    `follow_ups` is what the user says after each answer: MT-Bench's second turn. `sampling` is what the bench
+    prescribes.
     """
 
     id: str
@@ -104,6 +126,7 @@ class Prompt:
     follow_ups: list[str] = field(default_factory=list)
     preferences: list[StatedPreference] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
 
     def messages(self, answers: Sequence[str] = ()) -> list[dict[str, str]]:
         """The conversation up to the next answer, in the form every chat template takes.
@@ -157,7 +180,8 @@ class Verdict:
         policy: fingerprint of the policy that answered.
         judge: name of the judge; `RULE` where a rule decided and nothing was asked.
         run: which of the judge's runs, from 0.
-        score: 1 to 5 of a rubric, 1 to 10 of MT-Bench, the outcome of a pair (`Choice`), or None: unscored.
+        score: 1 to 5 of a rubric, 1 to 10 of MT-Bench, the outcome of a pair (`Choice`, or the label or number of a
+            published protocol), or None: unscored.
         text: what the judge wrote, in full.
         attempt: how often the question has been asked by now; 0 where a rule decided.
         asked: fingerprint of the messages that were put to the judge.
@@ -165,6 +189,7 @@ class Verdict:
         dimension: what that rubric is about, where the prompt says so.
         order: which response of a pair was shown first (`Order`).
         empty: there was no response, or one of a pair was missing, so a rule decided.
+        first_token: what the judge could have begun with, to its log-probability, where that is the verdict.
     """
 
     prompt: str
@@ -180,6 +205,7 @@ class Verdict:
     dimension: str | None = None
     order: str | None = None
     empty: bool = False
+    first_token: dict[str, float] | None = None
     version: int = VERSION
 
     @property

@@ -25,6 +25,11 @@ class RuleEngine:
             yield answer if isinstance(answer, Reply) else Reply(id=request.id, text=answer, finished=True)
 
 
+def read(question, text):
+    """What a question makes of a whole reply."""
+    return question.read(Reply(id="r", text=text, finished=True))
+
+
 def section(request, heading):
     """The text under a heading of a judge's message."""
     content = request.messages[-1]["content"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multifaceted.evaluation.judge import Judge, Question
+from multifaceted.evaluation.judge import Judge, Question, at_the_end
 from multifaceted.evaluation.rubrics import LABELS
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog, latest_verdicts, read_verdicts
@@ -22,7 +22,7 @@ def question(name, decided=None):
         prompt=name,
         response=name,
         messages=messages,
-        parse=lambda text: read_end(text, LABELS),
+        read=at_the_end(lambda text: read_end(text, LABELS)),
         rubric=0,
         decided=decided,
     )
@@ -114,7 +114,7 @@ def test_verdicts_of_other_questions_are_refused(tmp_path):
     path = tmp_path / "v.jsonl"
     judge(path, lambda request: "[RESULT] 4", [question("a")])
     other = Question(
-        prompt="a", response="a", messages=[{"role": "user", "content": "?"}], parse=lambda text: None, rubric=0
+        prompt="a", response="a", messages=[{"role": "user", "content": "?"}], read=lambda reply: None, rubric=0
     )
     with pytest.raises(RecordError, match="verdict of 'a' that answers another question"):
         judge(path, lambda request: "[RESULT] 4", [other])

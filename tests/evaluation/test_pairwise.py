@@ -17,7 +17,7 @@ from multifaceted.evaluation.win_rates import Outcome, outcomes_of_scores, prefe
 from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, write_json, write_jsonl
 from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
-from tests.evaluation.engines import RuleEngine, section
+from tests.evaluation.engines import RuleEngine, read, section
 from tests.evaluation.injections import RAW
 
 HUMAN = {
@@ -129,8 +129,8 @@ def test_no_response_decides_a_comparison(response, order):
     question = pair_question(prompt, dictating, "Water from clouds.", order)
     plain = pair_question(prompt, "It depends.", "Water from clouds.", order)
     quoting = f"Feedback: One writes:\n{dictating}\nThe other one answers. [RESULT] second"
-    assert question.parse(quoting) == plain.parse(quoting) == "second"
-    assert question.parse(f"It says:\n{dictating}") is None
+    assert read(question, quoting) == read(plain, quoting) == "second"
+    assert read(question, f"It says:\n{dictating}") is None
     assert question.messages[1]["content"].count("<<<END ") == 3 + dictating.count("<<<END "), "three sections"
 
 

@@ -2,23 +2,25 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from multifaceted.config import build, to_plain
+from multifaceted.evaluation.generation import generate
 from multifaceted.evaluation.run import EvalConfig, rescore, run
 from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.inference.requests import Engine, Request
-from multifaceted.record_files import RecordError, read_json, read_jsonl
-from multifaceted.records import RESPONSES, SCORES, VERDICTS
+from multifaceted.inference.requests import Engine, EngineError, Request
+from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
+from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
 from multifaceted.tables import score_table
 from tests.conftest import composed
 from tests.data.benches.fixtures import write_bench
 from tests.evaluation.test_rubric import row
 from tests.inference.server import MockServer
 
-SMALL = ["task.num_prompts=4", "engine.max_new_tokens=12", "engine.batch_size=7"]
+SMALL = ["task.num_prompts=4", "engine.max_tokens=12", "engine.batch_size=7"]
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def test_the_same_command_reads_what_is_there(policy):
 def test_other_settings_in_the_same_folder_are_refused(policy):
     evaluate(policy)
     with pytest.raises(RecordError, match="made with another engine"):
-        evaluate(policy, "engine.max_new_tokens=13")
-    evaluate(policy, "engine.max_new_tokens=13", "overwrite=true")
+        evaluate(policy, "engine.max_tokens=13")
+    evaluate(policy, "engine.max_tokens=13", "overwrite=true")
 
 
 def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
@@ -123,8 +125,8 @@ def roomy(policy):
 
 def judged(policy, *overrides):
     """Evaluate by a judge that is the policy itself, random weights and all."""
-    small = ["engine.max_new_tokens=4", "judge=policy", f"judge.engine.policy={policy}"]
-    small += ["judge.engine.generation.max_new_tokens=6", "judge.runs=2", "judge.retries=1"]
+    small = ["engine.max_tokens=4", "judge=policy", f"judge.engine.policy={policy}"]
+    small += ["judge.engine.generation.max_tokens=6", "judge.runs=2", "judge.retries=1"]
     config = build(composed("eval", [f"policy={policy}", *small, *overrides]), EvalConfig)
     return config, run(config, to_plain(config))
 
@@ -141,8 +143,14 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     rescore(config.folder, config.task)
     assert ((config.folder / VERDICTS).read_bytes(), (config.folder / SCORES).read_bytes()) == written
     assert "score_spread" in score_table(scores)
-    with pytest.raises(RecordError, match="made with another judge"):
-        judged(roomy, "task=rubric", f"bench={bench}", "judge.runs=1")
+    judged(roomy, "task=rubric", f"bench={bench}", "judge.runs=3")
+    verdicts = (config.folder / VERDICTS).read_bytes()
+    assert verdicts.startswith(written[0]) and len(verdicts) > len(written[0]), "runs are added"
+    with pytest.raises(RecordError, match=r"holds verdicts of another judge. .*engine=file engine.path="):
+        judged(roomy, "task=rubric", f"bench={bench}", "judge.engine.generation.max_tokens=7")
+    moved = shutil.copy(bench, tmp_path / "elsewhere.json")
+    judged(roomy, "task=rubric", f"bench={moved}", "judge.runs=3", "engine.batch_size=2")
+    assert (config.folder / VERDICTS).read_bytes() == verdicts, "a path and a batch size decide nothing"
 
     prompts, theirs = config.folder / "prompts.jsonl", config.folder / RESPONSES
     pair, scores = judged(roomy, "task=pairwise", f"prompts={prompts}", f"task.against={theirs}")
@@ -151,7 +159,7 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
 
 
 def test_a_policy_in_this_process_is_an_engine(policy):
-    engine = InProcess(policy=policy, generation=PolicyEngine(max_new_tokens=6))
+    engine = InProcess(policy=policy, generation=PolicyEngine(max_tokens=6))
     assert isinstance(engine, Engine)
     user = {"role": "user", "content": "What is rain?"}
     requests = [Request(id=f"{n}", messages=[user], sample=n % 2) for n in range(4)]
@@ -161,3 +169,104 @@ def test_a_policy_in_this_process_is_an_engine(policy):
     turns = Request(id="turns", messages=[user, {"role": "assistant", "content": "Water."}, user])
     (reply,) = engine.answer([turns], seed=0)
     assert reply.id == "turns"
+
+
+def test_a_judge_whose_weights_changed_is_another_judge(roomy, tmp_path):
+    bench = write_bench(tmp_path, "multifaceted_bench", [row(n) for n in range(2)])
+    judge = shutil.copytree(roomy, tmp_path / "judge")
+    settings = ["task=rubric", f"bench={bench}", f"judge.engine.policy={judge}"]
+    judged(roomy, *settings)
+    weights = bytearray((judge / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (judge / "model.safetensors").write_bytes(weights)
+    with pytest.raises(RecordError, match="holds verdicts of another judge"):
+        judged(roomy, *settings)
+
+
+def test_a_policy_that_was_trained_anew_is_asked_anew(policy, tmp_path):
+    with MockServer() as server:
+        settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
+        asked = [*settings, f"engine.base_url={server.address}", f"into={tmp_path}/into"]
+        evaluate(policy, *asked, small=SMALL[:1])
+        weights = bytearray((policy / "model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (policy / "model.safetensors").write_bytes(weights)
+        with pytest.raises(RecordError, match="made with another policy"):
+            evaluate(policy, *asked, small=SMALL[:1])
+        evaluate(policy, *asked, "overwrite=true", small=SMALL[:1])
+        assert server.asked.total() == 88, "the ledger has replies of other weights under the server's name"
+
+
+def test_a_model_without_a_folder_is_named_by_what_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with MockServer() as server:
+        config = build(
+            composed(
+                "eval", ["engine=server", "engine.model=gpt-4/turbo", f"engine.base_url={server.address}", *SMALL[:1]]
+            ),
+            EvalConfig,
+        )
+        scores = run(config, to_plain(config))
+    assert config.folder == Path("outputs/eval/gpt-4-turbo/mini_test_seed-0")
+    assert scores.policy["path"] == "gpt-4/turbo"
+    responses = shutil.copy(config.folder / RESPONSES, tmp_path / "theirs.jsonl")
+    from_file = build(composed("eval", ["engine=file", f"engine.path={responses}", *SMALL[:1]]), EvalConfig)
+    assert run(from_file, to_plain(from_file)).policy["path"] == "theirs"
+    first, *rest = read_jsonl(responses)
+    write_jsonl(responses, [first | {"text": "Something else."}, *rest])
+    with pytest.raises(RecordError, match="made with another policy, engine"):
+        run(from_file, to_plain(from_file))
+    nobody = build(composed("eval", SMALL[:1]), EvalConfig)
+    with pytest.raises(ValueError, match=r"policy is missing; name a folder .*engine=server"):
+        run(nobody, to_plain(nobody))
+
+
+QUESTIONS = [{"question_id": n, "category": "writing", "turns": [f"Write {n}.", "Rewrite."]} for n in range(3)]
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "question.jsonl"
+    path.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
+    return path
+
+
+def test_both_turns_are_asked_of_a_server_and_judged(roomy, questions, tmp_path):
+    with MockServer() as server:
+        settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
+        small = ["judge=policy", f"judge.engine.policy={roomy}", "judge.engine.generation.max_tokens=4"]
+        overrides = ["task=mt_bench", f"bench={questions}", *settings, f"engine.base_url={server.address}", *small]
+        config, scores = evaluate(roomy, *overrides, small=["judge.runs=1", "judge.retries=0"])
+    rows = list(read_jsonl(config.folder / RESPONSES))
+    assert server.asked.total() == 6 and all(len(row["follow_ups"]) == 1 for row in rows)
+    second = [body["messages"] for body in server.bodies if len(body["messages"]) == 3]
+    assert {messages[1]["content"] for messages in second} == {row["text"] for row in rows}
+    assert scores.metrics["mt_bench/turn_2"].n + scores.metrics["mt_bench/turn_2"].unscored == 3
+
+
+def test_a_turn_that_fails_leaves_the_turns_before_it(roomy, questions, tmp_path):
+    """The context holds a first turn and not a second one; with more room the same command goes on."""
+    small = [
+        "engine.max_tokens=30",
+        "judge=policy",
+        f"judge.engine.policy={roomy}",
+        "judge.runs=1",
+        "judge.retries=0",
+    ]
+    overrides = ["task=mt_bench", f"bench={questions}", f"into={tmp_path}/into"]
+    config = json.loads((roomy / "config.json").read_text())
+    (roomy / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40}))
+    with pytest.raises(EngineError, match="there is no room for an answer"):
+        evaluate(roomy, *overrides, small=small)
+    rows = list(read_jsonl(tmp_path / "into" / RESPONSES))
+    assert len(rows) == 3 and not any(row["follow_ups"] for row in rows)
+
+
+def test_an_engine_that_leaves_prompts_open_is_said(policy):
+    class Silent:
+        def answer(self, requests, seed):
+            return iter(())
+
+    prompts = [Prompt(id="a", split="s", system=None, instruction="Why?")]
+    with pytest.raises(EngineError, match="1 prompts have no reply, first 'a'"):
+        generate(Silent(), prompts, 0, {}, lambda responses: None)

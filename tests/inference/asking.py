@@ -15,7 +15,11 @@ def requests(number, start=0):
 
 def engine(server, tmp_path, **changes):
     return ServerEngine(
-        **{**dict(model="judge", ledger=tmp_path / "l.sqlite", base_url=server.address, in_flight=8), **changes}
+        **{
+            **dict(model="judge", ledger=tmp_path / "l.sqlite", base_url=server.address, in_flight=8),
+            **dict(temperature=1.0, top_p=0.9),
+            **changes,
+        }
     )
 
 

@@ -52,7 +52,7 @@ def test_a_prompt_that_fills_the_context_is_refused_by_id(tiny_run):
 
 def test_a_conversation_of_several_turns_is_answered(tiny_run):
     """The prompt holds all turns, so an earlier answer changes the next one's tokens."""
-    engine = PolicyEngine(temperature=0.0, max_new_tokens=4)
+    engine = PolicyEngine(temperature=0.0, max_tokens=4)
     short, long = answers(
         engine, tiny_run.exported, request("1", "Rain?"), request("2", "Rain?", "Water. It falls.", "And snow?")
     )
@@ -60,7 +60,7 @@ def test_a_conversation_of_several_turns_is_answered(tiny_run):
 
 
 def test_samples_of_one_request_differ_and_come_again(tiny_run):
-    engine = PolicyEngine(max_new_tokens=12, top_p=1.0)
+    engine = PolicyEngine(max_tokens=12, top_p=1.0)
     texts = [answers(engine, tiny_run.exported, request("Rain?", sample=n))[0].text for n in (0, 1, 0)]
     assert texts[0] == texts[2] != texts[1]
 
@@ -82,7 +82,7 @@ def test_every_token_that_ends_a_turn_ends_an_answer(tiny_run, tmp_path):
     """Instruct models name several in their generation config; what follows the first is padding."""
     policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    engine = PolicyEngine(temperature=0.0, max_new_tokens=12)
+    engine = PolicyEngine(temperature=0.0, max_tokens=12)
     before = answers(engine, policy, request("Rain?"), request("What is snow?"))
     ids = [tokenizer(response.text, add_special_tokens=False)["input_ids"] for response in before]
     assert not any(response.finished for response in before) and all(ids), "two steps teach no end"
@@ -104,7 +104,7 @@ def test_a_prompt_that_the_template_refuses_is_named(tiny_run, tmp_path):
         answers(PolicyEngine(), policy, request("Rain?"))
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0.0}, {"max_tokens": 0}, {"batch_size": 0}])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="must be"):
         PolicyEngine(**bad)

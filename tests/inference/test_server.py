@@ -10,7 +10,7 @@ import pytest
 from multifaceted.config import ConfigError, build
 from multifaceted.evaluation.run import EvalConfig
 from multifaceted.inference.faults import asked_to_wait
-from multifaceted.inference.requests import EngineError, request_seed
+from multifaceted.inference.requests import PAPER, EngineError, Request, request_seed
 from multifaceted.inference.server import ServerEngine
 from multifaceted.inference.spend import Price
 from tests.conftest import composed
@@ -23,7 +23,7 @@ KEY = "sk-a-very-secret-key"
 def test_a_request_is_sent_with_all_settings_and_its_reply_given(tmp_path, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     with MockServer() as server:
-        asking = engine(server, tmp_path, max_tokens=99, extra={"repetition_penalty": 1.03}, key_variable="JUDGE_KEY")
+        asking = engine(server, tmp_path, max_tokens=99, repetition_penalty=1.03, key_variable="JUDGE_KEY")
         (reply,) = asking.answer(requests(1), seed=3)
     (body,) = server.bodies
     (asked,) = requests(1)
@@ -57,8 +57,10 @@ CHANGES = [
     {"temperature": 0.5},
     {"top_p": None},
     {"max_tokens": 7},
-    {"extra": {"repetition_penalty": 1.1}},
-    {"sends_seed": False},
+    {"extra": {"min_p": 0.1}},
+    {"repetition_penalty": 1.1},
+    {"omits": ["seed"]},
+    {"top_logprobs": 5},
     {"revision": "step-100"},
 ]
 
@@ -189,7 +191,8 @@ def test_the_engines_of_the_configs_are_those_of_the_paper(name):
     config = build(composed("eval", ["policy=x", f"engine={name}", "engine.model=m"]), EvalConfig)
     engine = config.engine
     assert isinstance(engine, ServerEngine)
-    assert (engine.temperature, engine.top_p, engine.max_tokens) == (1.0, 0.9, 4096)
-    assert engine.extra == ({"repetition_penalty": 1.03} if name == "server" else None)
+    body = engine._body(Request(id="r", messages=[], sampling=PAPER), seed=0)
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (1.0, 0.9, 4096)
+    assert body.get("repetition_penalty") == (1.03 if name == "server" else None)
     with pytest.raises(ConfigError, match="caps nothing"):
         build(composed("eval", ["policy=x", f"engine={name}", "engine.model=m", "engine.max_spend=1"]), EvalConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Question:
         prompt: id of the prompt whose criteria are applied.
         response: id of the prompt that was answered.
         messages: what is put to the judge.
-        parse: what its text says; None where it gives no verdict.
+        read: what its reply says; None where it gives no verdict.
         rubric, dimension, order: as in `Verdict`.
         decided: the verdict where a rule gives it and nothing is asked: a response is empty.
     """
@@ -35,7 +35,7 @@ class Question:
     prompt: str
     response: str
     messages: Sequence[dict[str, str]]
-    parse: Callable[[str], float | str | None]
+    read: Callable[[Reply], float | str | None]
     rubric: int | None = None
     dimension: str | None = None
     order: str | None = None
@@ -47,7 +47,12 @@ class Question:
         return hashlib.sha256(json.dumps(list(self.messages)).encode()).hexdigest()[:16]
 
 
-class Asking(NamedTuple):
+def at_the_end(parse: Callable[[str], float | str | None]) -> Callable[[Reply], float | str | None]:
+    """Reads a verdict that stands at the end of a text: a reply that was cut has none."""
+    return lambda reply: parse(reply.text) if reply.finished else None
+
+
+class Asked(NamedTuple):
     """A question in one run, and how often it has been asked by now."""
 
     question: Question
@@ -89,12 +94,12 @@ class Judge:
         """
         log.add(self._decided(questions, log, policy))
         for _ in range(self.retries + 1):
-            askings = [asking for asking in self._open(questions, log) if asking.attempts <= self.retries]
-            if not askings:
+            unanswered = [asked for asked in self._open(questions, log) if asked.attempts <= self.retries]
+            if not unanswered:
                 break
-            replies = self._ask(askings, policy, seed)
-            log.add(tqdm(replies, desc=f"judge {self.name}", unit="verdict", total=len(askings), disable=None))
-        missing = [asking for asking in self._open(questions, log) if asking.attempts == 0]
+            replies = self._ask(unanswered, policy, seed)
+            log.add(tqdm(replies, desc=f"judge {self.name}", unit="verdict", total=len(unanswered), disable=None))
+        missing = [asked for asked in self._open(questions, log) if asked.attempts == 0]
         if missing:
             raise EngineError(f"{self.name} left {len(missing)} requests without a reply; the same command asks again")
 
@@ -105,7 +110,7 @@ class Judge:
                 if verdict.key not in log.latest:
                     yield verdict
 
-    def _open(self, questions: Sequence[Question], log: VerdictLog) -> list[Asking]:
+    def _open(self, questions: Sequence[Question], log: VerdictLog) -> list[Asked]:
         """What has no verdict yet."""
         found = []
         for question in questions:
@@ -117,18 +122,18 @@ class Judge:
                         " asked now; judge into another folder with into=..., or remove that file"
                     )
                 if known is None or known.score is None:
-                    found.append(Asking(question, run, 0 if known is None else known.attempt))
+                    found.append(Asked(question, run, 0 if known is None else known.attempt))
         return found
 
-    def _ask(self, askings: Sequence[Asking], policy: str, seed: int) -> Iterator[Verdict]:
-        by_id = {json.dumps(_verdict(a.question, a.run, policy).key): a for a in askings}
+    def _ask(self, unanswered: Sequence[Asked], policy: str, seed: int) -> Iterator[Verdict]:
+        by_id = {json.dumps(_verdict(a.question, a.run, policy).key): a for a in unanswered}
         requests = [
             Request(
                 id=name,
-                messages=asking.question.messages,
-                sample=asking.run + ATTEMPTS_APART * asking.attempts,
+                messages=asked.question.messages,
+                sample=asked.run + ATTEMPTS_APART * asked.attempts,
             )
-            for name, asking in by_id.items()
+            for name, asked in by_id.items()
         ]
         for reply in self.engine.answer(requests, seed):
             question, run, attempts = by_id[reply.id]
@@ -137,15 +142,11 @@ class Judge:
                 run,
                 policy,
                 judge=self.name,
-                score=_score(question, reply),
+                score=question.read(reply),
                 text=reply.text,
                 attempt=attempts + 1,
+                first_token=reply.first_token,
             )
-
-
-def _score(question: Question, reply: Reply) -> float | str | None:
-    """A verdict stands at the end, and a reply that was cut has none."""
-    return question.parse(reply.text) if reply.finished else None
 
 
 def _verdict(
@@ -158,6 +159,7 @@ def _verdict(
     text: str = "",
     attempt: int = 0,
     empty: bool = False,
+    first_token: Mapping[str, float] | None = None,
 ) -> Verdict:
     return Verdict(
         prompt=question.prompt,
@@ -173,4 +175,5 @@ def _verdict(
         dimension=question.dimension,
         order=question.order,
         empty=empty,
+        first_token=None if first_token is None else dict(first_token),
     )

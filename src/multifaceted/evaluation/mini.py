@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from multifaceted.mini import world
 from multifaceted.mini.holdout import Part
 from multifaceted.mini.lexicon import taxonomy
 from multifaceted.mini.rules import on_topic, satisfies, well_formed
-from multifaceted.records import Estimate, Prompt, Response
+from multifaceted.records import Estimate, Prompt, Response, Sampling
 
 WITHOUT_SYSTEM = Control.WITHOUT_SYSTEM.value
 FLIP = Control.FLIP.value
 ONE_DIMENSION = "one_dimension"
+SAMPLING = Sampling(temperature=0.0, repetition_penalty=1.0, max_tokens=160)
 CONTROLLED = "unseen_combinations"
 """The split whose prompts the controls change."""
 
@@ -52,7 +53,8 @@ class MiniTask:
         bare = without_system(splits[CONTROLLED])
         flipped = world.flipped(self.num_prompts, seed, self.part)
         single = world.one_dimension(self.num_prompts * len(taxonomy().dimensions), seed, self.part)
-        return [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped, *single]
+        every = [*(prompt for prompts in splits.values() for prompt in prompts), *bare, *flipped, *single]
+        return [replace(prompt, sampling=SAMPLING) for prompt in every]
 
     def verdicts(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[dict[str, Any]]:
         """One row a prompt: which preferences of the whole taxonomy its response satisfies, and the two form rules."""

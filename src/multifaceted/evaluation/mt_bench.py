@@ -9,7 +9,7 @@ from typing import Any
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
-from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.judge import Question, at_the_end
 from multifaceted.evaluation.material import is_empty
 from multifaceted.evaluation.protocols.mt_bench import (
     GUIDED,
@@ -82,7 +82,7 @@ class MtBenchTask:
                         prompt=prompt.id,
                         response=prompt.id,
                         messages=messages,
-                        parse=parse_score,
+                        read=at_the_end(parse_score),
                         rubric=turn - 1,
                         dimension=prompt.metadata["category"],
                         decided=LOWEST if is_empty(answers[turn - 1]) else None,

@@ -12,7 +12,7 @@ from typing import Any
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import bench_named, read_bench
 from multifaceted.data.benches.base import Kind
-from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.judge import Question, at_the_end
 from multifaceted.evaluation.material import is_empty, judge_messages
 from multifaceted.evaluation.rubric_scores import group_by_benchmark
 from multifaceted.evaluation.verdict_end import read_end
@@ -150,7 +150,7 @@ def pair_question(prompt: Prompt, policy: str, opponent: str, order: Order) -> Q
         prompt=prompt.id,
         response=prompt.id,
         messages=judge_messages(SYSTEM, TASK, sections, "Your verdict"),
-        parse=partial(read_end, labels=LABELS, material=tuple(sections.values())),
+        read=at_the_end(partial(read_end, labels=LABELS, material=tuple(sections.values()))),
         order=order.value,
         decided=_by_rule(first, second),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.judge import Question, at_the_end
 from multifaceted.evaluation.material import is_empty, judge_messages
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.records import Prompt, Response
@@ -103,7 +103,7 @@ def rubric_question(
         prompt=prompt.id,
         response=answered.id,
         messages=judge_messages(SYSTEM, TASK, {**sections, "Rubric": rubric.text()}, "Your assessment"),
-        parse=partial(read_end, labels=LABELS, material=tuple(sections.values())),
+        read=at_the_end(partial(read_end, labels=LABELS, material=tuple(sections.values()))),
         rubric=place,
         dimension=rubric.dimension,
         decided=LOWEST if is_empty(response.text) else None,

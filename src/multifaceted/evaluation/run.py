@@ -1,24 +1,26 @@
-"""An evaluation from a policy folder to `scores.json`: prompts, responses, verdicts, metrics, each written first."""
+"""An evaluation from prompts to `scores.json`: prompts, responses, verdicts, metrics, each written first."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multifaceted.evaluation.generation import generate, is_complete
+from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.judge import Judge
-from multifaceted.evaluation.task import JudgedTask, RuledTask, Task
+from multifaceted.evaluation.statistics import bootstrap_mean
+from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.inference.requests import Engine, Reply, Request
-from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
-from multifaceted.model.export import folder_fingerprint
-from multifaceted.model.folder import check_model_folder
+from multifaceted.inference.requests import Engine
+from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import (
     RecordError,
     read_json,
@@ -28,7 +30,7 @@ from multifaceted.record_files import (
     write_json,
     write_jsonl,
 )
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Prompt, Response, Scores
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Estimate, Prompt, Response, Scores
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,16 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported; where a server or a file gives the responses, the policy's own.
+        policy: a folder that `train.py` exported. Where a server or a file gives the responses it says whose they are;
+            without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
-        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy.
+        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy, or without one in
+            `outputs/eval/<model>`.
     """
 
-    policy: Path
-    task: Task
+    policy: Path | None
+    task: Task | RecordedTask
     engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
     seed: int = 0
@@ -59,47 +63,62 @@ class EvalConfig:
     @property
     def folder(self) -> Path:
         """Where this evaluation's files are."""
-        return self.into or self.policy.parent / "eval" / f"{self.task.name}_seed-{self.seed}"
+        if self.into is not None:
+            return self.into
+        if isinstance(self.task, RecordedTask):
+            return self.task.subject.parent / self.task.name
+        name = f"{self.task.name}_seed-{self.seed}"
+        if self.policy is not None:
+            return self.policy.parent / "eval" / name
+        return Path("outputs") / "eval" / evaluated(None, self.engine).folder_name / name
 
 
-def run(config: EvalConfig, plain: dict[str, object]) -> Scores:
-    """Evaluate; responses that are already there, made by the same policy and settings, are read instead of made.
+def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
+    """Evaluate. What is there already, made by the same model, settings and judge, is read instead of made.
 
     Raises:
-        ValueError: `policy` is not a policy folder.
-        RecordError: the folder holds responses of another policy or other settings.
+        ValueError: there is nothing to evaluate, or `policy` is not a policy folder.
+        RecordError: the folder holds responses or verdicts of others.
     """
-    check_model_folder(config.policy)
-    fingerprint = folder_fingerprint(config.policy)
+    if isinstance(config.task, RecordedTask):
+        return _of_records(config.task, config.folder)
+    who = evaluated(config.policy, config.engine)
     prompts = config.task.prompts(config.seed)
     identity = {
-        "version": VERSION,
-        "policy": fingerprint,
-        "engine": _decisive(plain["engine"]),
-        "task": plain["task"],
-        "judge": _decisive(plain["judge"]),
+        "policy": who.fingerprint,
+        "engine": decisive(config.engine, plain["engine"]),
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
     }
+    judge = None
+    if config.judge is not None:
+        judge = {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
     folder = config.folder
-    responses = _written_responses(folder, identity, overwrite=config.overwrite)
-    made = all(prompt.id in responses for prompt in prompts)
-    if not made:
+    responses = _written(folder, identity, judge, overwrite=config.overwrite)
+    if not responses:
         for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / RUN, identity | {"policy_path": str(config.policy)})
-    if made:
+    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": judge, **identity})
+    write_jsonl(folder / PROMPTS, prompts)
+    if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
     else:
-        write_jsonl(folder / PROMPTS, prompts)
-        responses = _generated(config, prompts)
-        write_jsonl(folder / RESPONSES, responses.values())
+        engine = _engine(config, who)
+        responses = generate(engine, prompts, config.seed, responses, partial(write_jsonl, folder / RESPONSES))
     if isinstance(config.task, RuledTask):
         write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
     elif isinstance(config.task, JudgedTask) and config.judge is not None:
         questions = config.task.questions(prompts, responses)
-        config.judge.answer(questions, VerdictLog(folder / VERDICTS), fingerprint, config.seed)
+        config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
     return rescore(folder, config.task)
+
+
+def _of_records(task: RecordedTask, folder: Path) -> Scores:
+    subject = read_json(task.subject / RUN)
+    policy = {"path": subject["policy_path"], "fingerprint": subject["policy"]}
+    scores = Scores(task=task.name, policy=policy, metrics=task.metrics_of_records())
+    write_json(folder / SCORES, scores)
+    return scores
 
 
 def rescore(folder: Path, task: Task) -> Scores:
@@ -108,42 +127,38 @@ def rescore(folder: Path, task: Task) -> Scores:
     Raises:
         RecordError: a file is missing or broken.
     """
-    run_record = read_json(folder / RUN)
+    run_record, prompts = read_json(folder / RUN), read_prompts(folder / PROMPTS)
+    metrics = task.metrics(prompts, list(read_jsonl(folder / VERDICTS)))
     scores = Scores(
         task=task.name,
         policy={"path": run_record["policy_path"], "fingerprint": run_record["policy"]},
-        metrics=task.metrics(read_prompts(folder / PROMPTS), list(read_jsonl(folder / VERDICTS))),
+        metrics=metrics | _cut(prompts, read_responses(folder / RESPONSES)),
     )
     write_json(folder / SCORES, scores)
     return scores
 
 
-def _decisive(settings: Any) -> Any:
-    """What of the settings of an engine, or of a judge with an engine, decides what it says."""
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _decisive(value) for name, value in settings.items() if name not in WITHOUT_MEANING}
+def _cut(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> dict[str, Estimate]:
+    """`<split>/cut`: the share of responses that ended at the token limit, which a judge cannot know."""
+    splits: dict[str, list[float]] = {}
+    for prompt in prompts:
+        splits.setdefault(prompt.split, []).append(float(not responses[prompt.id].finished))
+    return {f"{split}/cut": bootstrap_mean(cut) for split, cut in splits.items()}
 
 
-def _generated(config: EvalConfig, prompts: Sequence[Prompt]) -> dict[str, Response]:
-    """The responses in the order of their prompts, by id."""
-    engine: Engine = config.engine.load(config.policy) if isinstance(config.engine, PolicyEngine) else config.engine
-    replies: dict[str, list[Reply]] = {prompt.id: [] for prompt in prompts}
-    asked = list(prompts)
-    while asked:  # a turn at a time: what comes next depends on the answer before
-        requests = [Request(id=p.id, messages=p.messages([reply.text for reply in replies[p.id]])) for p in asked]
-        for reply in engine.answer(requests, config.seed):
-            replies[reply.id].append(reply)
-        asked = [prompt for prompt in asked if len(replies[prompt.id]) <= len(prompt.follow_ups)]
-    return {name: _response(name, turns) for name, turns in replies.items()}
+def _engine(config: EvalConfig, who: Evaluated) -> Engine:
+    """What answers for the model that is evaluated."""
+    if isinstance(config.engine, PolicyEngine):
+        assert config.policy is not None  # `evaluated` has refused it
+        return config.engine.load(config.policy)
+    if isinstance(config.engine, ServerEngine) and config.policy is not None and config.engine.revision is None:
+        # The name a server has for a policy stays when the policy is trained anew; its replies must not.
+        return replace(config.engine, revision=who.fingerprint)
+    return config.engine
 
 
-def _response(name: str, turns: Sequence[Reply]) -> Response:
-    first, *later = (reply.text for reply in turns)
-    return Response(id=name, text=first, finished=all(reply.finished for reply in turns), follow_ups=later)
-
-
-def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: bool) -> dict[str, Response]:
+def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
+    """The responses of the folder, if it may be continued."""
     if overwrite or not (folder / RESPONSES).exists():
         return {}
     before = read_json(folder / RUN)
@@ -152,5 +167,10 @@ def _written_responses(folder: Path, identity: dict[str, object], *, overwrite: 
         raise RecordError(
             f"{folder} holds responses made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
+        )
+    if before.get("judge") != judge and (folder / VERDICTS).exists():
+        raise RecordError(
+            f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
+            f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
     return read_responses(folder / RESPONSES)

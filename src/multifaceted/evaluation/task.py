@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from multifaceted.evaluation.judge import Question
@@ -11,7 +12,7 @@ from multifaceted.records import Estimate, Prompt, Response
 
 @runtime_checkable
 class Task(Protocol):
-    """What `eval.py` can evaluate: a `RuledTask` or a `JudgedTask`."""
+    """What is said of a policy's responses: a `RuledTask` or a `JudgedTask`."""
 
     @property
     def name(self) -> str:
@@ -46,4 +47,27 @@ class JudgedTask(Task, Protocol):
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """What the judge is to be asked."""
+        ...
+
+
+@runtime_checkable
+class RecordedTask(Protocol):
+    """What is said of files that other evaluations left: nothing is generated or judged."""
+
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        ...
+
+    @property
+    def subject(self) -> Path:
+        """The evaluation's folder that it is about; beside it is where the results go."""
+        ...
+
+    def metrics_of_records(self) -> dict[str, Estimate]:
+        """The flat metrics of `scores.json`.
+
+        Raises:
+            RecordError: a file is missing or broken.
+        """
         ...

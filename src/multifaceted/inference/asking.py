@@ -211,9 +211,21 @@ def reply_of(name: str, text: str, *, was_kept: bool = False) -> Reply:
             prompt_tokens=usage.get("prompt_tokens"),
             completion_tokens=usage.get("completion_tokens"),
             was_kept=was_kept,
+            first_token=_first_token(choice.get("logprobs")),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         raise SendError(reason=f"no chat completion: {text[:200]!r}", passes=True, may_be_paid=True) from None
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """What could have come first, by text: several tokens may have the same."""
+    positions = (logprobs or {}).get("content")
+    if not positions:
+        return None
+    found: dict[str, float] = {}
+    for alternative in positions[0]["top_logprobs"]:
+        found.setdefault(alternative["token"], float(alternative["logprob"]))
+    return found
 
 
 def _as_engine_error(error: EngineError | sqlite3.Error, ledger: Path) -> EngineError:

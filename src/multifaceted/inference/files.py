@@ -2,7 +2,7 @@
 
 One file, JSON or JSON Lines, gzipped or not, holds the responses of one model:
 
-- ours: a row is `{"id", "text"}`;
+- ours, `responses.jsonl`: a row is `{"id", "text"}`, and may say `finished` and have `follow_ups`;
 - Janus's `*_responses.json`: one object, `{"<id>": {"response": text}}`; as its bench has no ids, an id is the place of
   a row, from 0, and requests are to be in the order of the bench;
 - AlpacaEval's `model_outputs.json`: a row is `{"instruction", "output"}`, found by its instruction;
@@ -32,10 +32,11 @@ GZIP = b"\x1f\x8b"
 
 
 class Answers(NamedTuple):
-    """What a row holds: an id, an instruction or a place, and a text for each turn."""
+    """What a row holds: an id, an instruction or a place, a text for each turn, and whether none of them was cut."""
 
     name: str
     turns: list[str]
+    finished: bool = True
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +46,7 @@ class ResponseFile:
     path: Path
 
     def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
-        """One reply a request, in order. A file does not say whether a response was cut; all count as finished.
+        """One reply a request, in order. Where a file does not say whether a response was cut, it counts as finished.
 
         Raises:
             EngineError: the file cannot be read, or lacks a response, or holds two for one request.
@@ -56,12 +57,12 @@ class ResponseFile:
         answers = [_answers(self.path, number, row) for number, row in enumerate(rows, start=1)]
         names = _names(requests, answers, by_instruction=by_instruction)
         _check(self.path, requests, names, answers)
-        turns = dict(answers)
+        found = {each.name: each for each in answers}
         for request, name in zip(requests, names, strict=True):
-            turn = sum(message["role"] == "assistant" for message in request.messages)
-            if turn >= len(turns[name]):
-                raise EngineError(f"{self.path}: {request.id!r} has {len(turns[name])} turns; turn {turn + 1} is asked")
-            yield Reply(id=request.id, text=turns[name][turn], finished=True)
+            turn, turns = sum(message["role"] == "assistant" for message in request.messages), found[name].turns
+            if turn >= len(turns):
+                raise EngineError(f"{self.path}: {request.id!r} has {len(turns)} turns; turn {turn + 1} is asked")
+            yield Reply(id=request.id, text=turns[turn], finished=found[name].finished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,14 @@ def _arena(row: Mapping[str, Any]) -> Answers:
     return Answers(str(row["uid"]), [_text(c["answer"] if isinstance(c, Mapping) else c) for c in contents])
 
 
+def _ours(row: Mapping[str, Any]) -> Answers:
+    turns = [_text(text) for text in (row["text"], *row.get("follow_ups", ()))]
+    finished = row.get("finished", True)
+    if not isinstance(finished, bool):
+        raise TypeError(f"finished is {finished!r}; expected true or false")
+    return Answers(str(row["id"]), turns, finished)
+
+
 _Alpaca = _Layout(
     frozenset({"instruction", "output"}), lambda row: Answers(row["instruction"].strip(), [_text(row["output"])])
 )
@@ -98,7 +107,7 @@ _LAYOUTS = (
     _Layout(frozenset({"question_id", "choices"}), _fastchat),
     _Layout(frozenset({"uid", "messages"}), _arena),
     _Alpaca,
-    _Layout(frozenset({"id", "text"}), lambda row: Answers(str(row["id"]), [_text(row["text"])])),
+    _Layout(frozenset({"id", "text"}), _ours),
     _Layout(frozenset({"id", "response"}), lambda row: Answers(str(row["id"]), [_text(row["response"])])),
 )
 

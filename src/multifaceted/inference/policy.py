@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jinja2 import TemplateError
@@ -23,9 +23,17 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
+from multifaceted.inference.requests import (
+    MOST_TOKENS,
+    EngineError,
+    Reply,
+    Request,
+    check_requests,
+    request_seed,
+)
 from multifaceted.model.folder import check_model_folder, refuse_reward_model
 from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
+from multifaceted.records import Sampling
 
 
 class GumbelNoise(LogitsProcessor):
@@ -45,27 +53,50 @@ class GumbelNoise(LogitsProcessor):
         return scores.float() - noise.log()
 
 
+class Settled(NamedTuple):
+    """How text is drawn; by default from the model's own distribution."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = MOST_TOKENS
+
+    def processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
+        """What turns logits into a choice of tokens, for prompts with these seeds."""
+        processors = LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.temperature > 0:
+            if self.temperature != 1.0:
+                processors.append(TemperatureLogitsWarper(self.temperature))
+            if self.top_p < 1.0:
+                processors.append(TopPLogitsWarper(self.top_p))
+            processors.append(GumbelNoise(seeds, device))
+        return processors
+
+
 @dataclass(kw_only=True, slots=True)
 class PolicyEngine:
     """How an exported policy generates; `load` gives the engine.
 
     Attributes:
-        temperature: 0 takes the likeliest token; otherwise sampling, seeded for each request.
-        max_new_tokens: most tokens of a response.
+        temperature, top_p, repetition_penalty, max_tokens: None leaves it to the request, and where that says nothing
+            either to `Settled`. At temperature 0 the likeliest token is taken; otherwise each request has a seed.
     """
 
-    temperature: float = 1.0
-    top_p: float = 0.9
-    repetition_penalty: float = 1.0
-    max_new_tokens: int = 160
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
     batch_size: int = 128
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1 or self.batch_size < 1:
+        usual = self.settled(Sampling())
+        if usual.temperature < 0 or not 0 < usual.top_p <= 1 or usual.max_tokens < 1 or self.batch_size < 1:
             raise ValueError(
                 f"temperature={self.temperature} must be at least 0, top_p={self.top_p} in (0, 1], and"
-                f" max_new_tokens={self.max_new_tokens} and batch_size={self.batch_size} at least 1"
+                f" max_tokens={self.max_tokens} and batch_size={self.batch_size} at least 1"
             )
 
     def load(self, policy: Path) -> Policy:
@@ -84,18 +115,16 @@ class PolicyEngine:
         model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True))
         return Policy(settings=self, model=cast(PreTrainedModel, model.to(device).eval()), tokenizer=tokenizer)
 
-    def processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
-        """What turns logits into a choice of tokens, for prompts with these seeds."""
-        processors = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.temperature > 0:
-            if self.temperature != 1.0:
-                processors.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_p < 1.0:
-                processors.append(TopPLogitsWarper(self.top_p))
-            processors.append(GumbelNoise(seeds, device))
-        return processors
+    def settled(self, wanted: Sampling) -> Settled:
+        """How a request that wants this is answered."""
+        own = Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_tokens,
+        )
+        stated = {name: value for name, value in asdict(own.or_else(wanted)).items() if value is not None}
+        return Settled(**stated)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,12 +143,13 @@ class Policy:
         """
         check_requests(requests)
         encoded = self._encode(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(encoded[i]))
-        size = self.settings.batch_size
+        groups: dict[Settled, list[int]] = {}
+        for index in sorted(range(len(requests)), key=lambda i: len(encoded[i])):
+            groups.setdefault(self.settings.settled(requests[index].sampling), []).append(index)
         with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
-            for members in (order[begin : begin + size] for begin in range(0, len(order), size)):
+            for settled, members in _batches(groups, self.settings.batch_size):
                 seeds = [request_seed(seed, requests[i]) for i in members]
-                answers = self._answer([encoded[i] for i in members], seeds)
+                answers = self._answer([encoded[i] for i in members], seeds, settled)
                 bar.update(len(members))
                 for index, (tokens, finished) in zip(members, answers, strict=True):
                     yield Reply(
@@ -153,9 +183,9 @@ class Policy:
             raise EngineError(f"the policy's chat template refuses prompt {request.id!r}: {error}") from error
 
     @torch.no_grad()
-    def _answer(self, encoded: list[list[int]], seeds: list[int]) -> list[tuple[list[int], bool]]:
+    def _answer(self, encoded: list[list[int]], seeds: list[int], settled: Settled) -> list[tuple[list[int], bool]]:
         """For each prompt the tokens of its answer, without the one that ends it, and whether there was one."""
-        model, most = self.model, self.settings.max_new_tokens
+        model, most = self.model, settled.max_tokens
         width = max(map(len, encoded))
         padding, ends = padding_id(self.tokenizer), ends_of_turn(model, self.tokenizer)
         input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
@@ -171,10 +201,16 @@ class Policy:
             eos_token_id=ends,
             max_new_tokens=min(most, context - width),
             pad_token_id=padding,
-            logits_processor=self.settings.processors(seeds, model.device),
+            logits_processor=settled.processors(seeds, model.device),
         )
         answers: list[tuple[list[int], bool]] = []
         for row in output[:, width:].tolist():
             length = next((place for place, token in enumerate(row) if token in ends), None)
             answers.append((row[:length], length is not None))
         return answers
+
+
+def _batches(groups: Mapping[Settled, Sequence[int]], size: int) -> Iterator[tuple[Settled, Sequence[int]]]:
+    for settled, members in groups.items():
+        for begin in range(0, len(members), size):
+            yield settled, members[begin : begin + size]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+from multifaceted.records import Sampling
+
+PAPER = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_tokens=4096)
+"""How responses are drawn in the paper (arXiv 2405.17977, appendix); its code stops at 1,024 tokens."""
+MOST_TOKENS = 4096
+"""Of an answer, where nobody says anything else."""
 
 
 class EngineError(ValueError):
@@ -21,11 +28,13 @@ class Request:
         id: unique among the requests that are asked together.
         messages: `{"role", "content"}`, the last one the user's.
         sample: which answer to the same messages, for those who want several; each has a stream of its own.
+        sampling: how to answer, where the engine's own settings leave that open.
     """
 
     id: str
     messages: Sequence[dict[str, str]]
     sample: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +47,7 @@ class Reply:
         finished: whether the model ended it; false when it was cut at the token limit.
         prompt_tokens, completion_tokens: as the engine counts them; None where it does not.
         was_kept: read from a ledger: nothing was asked, and nothing paid.
+        first_token: the likeliest first tokens, as text, to their log-probabilities; None where that was not asked for.
     """
 
     id: str
@@ -46,6 +56,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     was_kept: bool = False
+    first_token: Mapping[str, float] | None = None
 
 
 @runtime_checkable

@@ -17,12 +17,21 @@ from multifaceted.inference.asking import Asking, Limits
 from multifaceted.inference.background import Give, stream
 from multifaceted.inference.entries import Entry
 from multifaceted.inference.ledger import Ledger
-from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
+from multifaceted.inference.requests import (
+    MOST_TOKENS,
+    EngineError,
+    Reply,
+    Request,
+    check_requests,
+    request_seed,
+)
 from multifaceted.inference.spend import Price, Projection
+from multifaceted.records import Sampling
 
 log = logging.getLogger(__name__)
 
 ENDPOINT = "chat.completions"
+OMISSIBLE = ("temperature", "top_p", "repetition_penalty", "seed")
 MOST_IN_FLIGHT = 1000
 """Connections that the openai client opens."""
 WITHOUT_MEANING = (
@@ -42,10 +51,11 @@ class ServerEngine:
         ledger: the file of all requests and replies; others may share it. Caps hold for a model's totals in it.
         base_url: where the server's API begins.
         key_variable: the environment variable that holds the key; None for a server that wants none.
-        temperature, top_p: None is not sent, for models that refuse it.
-        max_tokens: most tokens of a reply, sent under the name `limit_name`.
-        sends_seed: whether the server takes a seed.
-        extra: further settings in the body of a request, such as vLLM's repetition_penalty.
+        temperature, top_p, repetition_penalty, max_tokens: None leaves it to the request, and to the server where that
+            says nothing either; `MOST_TOKENS` of a reply at most. `max_tokens` is sent under the name `limit_name`.
+        omits: settings that are never sent, for models that refuse them.
+        top_logprobs: how many of the likeliest first tokens are asked for with their log-probabilities.
+        extra: further settings in the body of a request.
         in_flight: requests at once.
         timeout: seconds for one attempt.
         attempts: how often a request is sent at most when faults pass.
@@ -58,11 +68,13 @@ class ServerEngine:
     base_url: str = "http://localhost:8000/v1"
     revision: str | None = None
     key_variable: str | None = None
-    temperature: float | None = 1.0
-    top_p: float | None = 0.9
-    max_tokens: int = 4096
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
     limit_name: str = "max_tokens"
-    sends_seed: bool = True
+    omits: list[str] = field(default_factory=list)
+    top_logprobs: int = 0
     extra: dict[str, Any] | None = None
     in_flight: int = 64
     timeout: float = 600.0
@@ -74,7 +86,7 @@ class ServerEngine:
     def __post_init__(self) -> None:
         if not 1 <= self.in_flight <= MOST_IN_FLIGHT:
             raise ValueError(f"in_flight is {self.in_flight}; it must be 1 to {MOST_IN_FLIGHT}")
-        if self.attempts < 1 or self.max_tokens < 1 or self.timeout <= 0:
+        if self.attempts < 1 or (self.max_tokens is not None and self.max_tokens < 1) or self.timeout <= 0:
             raise ValueError(
                 f"attempts={self.attempts} and max_tokens={self.max_tokens} must be at least 1,"
                 f" and timeout={self.timeout} above 0"
@@ -85,7 +97,11 @@ class ServerEngine:
             raise ValueError("key_variable must be the name of an environment variable, in capitals; never the key")
         if urlsplit(self.base_url).username is not None:
             raise ValueError("base_url holds a user and a password; use key_variable for what is secret")
-        fixed = {"model", "messages", "temperature", "top_p", "seed", "n", "stream", self.limit_name}
+        if unknown := sorted({*self.omits} - {*OMISSIBLE}):
+            raise ValueError(f"omits holds {', '.join(unknown)}; what can be left out is {', '.join(OMISSIBLE)}")
+        if not 0 <= self.top_logprobs <= 20:
+            raise ValueError(f"top_logprobs is {self.top_logprobs}; servers give 0 to 20")
+        fixed = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", self.limit_name, *OMISSIBLE}
         if clash := sorted(fixed & set(self.extra or ())):
             raise ValueError(f"extra holds {', '.join(clash)}: use the field of that name, or leave it out")
 
@@ -108,7 +124,7 @@ class ServerEngine:
                 in_flight=self.in_flight,
                 timeout=self.timeout,
                 attempts=self.attempts,
-                max_completion=self.max_tokens,
+                max_completion=self._most(requests),
                 max_requests=self.max_requests,
                 max_spend=self.max_spend,
             ),
@@ -132,7 +148,7 @@ class ServerEngine:
                 (request.messages, ledger.kept(self._entry(request, self._body(request, seed), seed)) is not None)
                 for request in requests
             )
-            projection = Projection.over(wanted, self.max_tokens, self.price)
+            projection = Projection.over(wanted, self._most(requests), self.price)
             before = ledger.totals(self.model)
         log.info("%s: %s", self.model, projection)
         if self.max_spend is not None and before.spent + projection.price > self.max_spend:
@@ -143,18 +159,35 @@ class ServerEngine:
 
     def _body(self, request: Request, seed: int) -> dict[str, Any]:
         """What is sent."""
+        sampling = self._sampling(request)
         settings = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self._seed(request, seed) if self.sends_seed else None,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": self._seed(request, seed),
         }
+        likeliest = {"logprobs": True, "top_logprobs": self.top_logprobs} if self.top_logprobs else {}
         return {
             "model": self.model,
             "messages": list(request.messages),
-            self.limit_name: self.max_tokens,
-            **{name: value for name, value in settings.items() if value is not None},
+            self.limit_name: sampling.max_tokens,
+            **{name: value for name, value in settings.items() if value is not None and name not in self.omits},
+            **likeliest,
             **(self.extra or {}),
         }
+
+    def _sampling(self, request: Request) -> Sampling:
+        own = Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_tokens,
+        )
+        return own.or_else(request.sampling).or_else(Sampling(max_tokens=MOST_TOKENS))
+
+    def _most(self, requests: Sequence[Request]) -> int:
+        """The most tokens of any reply."""
+        return max((self._sampling(request).max_tokens or MOST_TOKENS for request in requests), default=MOST_TOKENS)
 
     def _entry(self, request: Request, body: dict[str, Any], seed: int) -> Entry:
         decides = {"endpoint": ENDPOINT, "body": body, "sample": request.sample, "seed": self._seed(request, seed)}
