@@ -1,6 +1,8 @@
 """Where an evaluation is shown beside its files: W&B, and inspect_ai's log."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +24,10 @@ from multifaceted.records import (
     Scores,
     Verdict,
 )
-from multifaceted.tracking import Wandb
+from multifaceted.tracking import Wandb, run_facts
 from tests.conftest import composed
 
+ROOT = Path(__file__).parents[2]
 METRICS = {
     "koala/score": Estimate(value=3.5, low=3.0, high=4.0, n=2, unscored=1),
     "koala/score/style": Estimate(value=4.0, low=4.0, high=4.0, n=1),
@@ -90,6 +93,12 @@ def test_wandb_offline_gets_figures_and_tables(folder, scores, monkeypatch):
     assert len(tables["responses"]["data"]) == 3 and tables["summary"]["columns"][:2] == ["split", "metric"]
     (binary,) = run.glob("*.wandb")
     assert b"eval/rubric_koala/koala/score/style" in binary.read_bytes()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the code is in no git checkout")
+def test_the_commit_of_the_code_is_a_fact_of_a_run():
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run_facts(0)["git"]["commit"] == head.stdout.strip()
 
 
 def test_disabled_writes_nothing(folder, scores, monkeypatch):
