@@ -28,11 +28,13 @@ REQUIRED = {
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
 }
-PAIRWISE = ("pairwise", "alpaca_eval", "flask", "koala", "self_instruct", "vicuna")
+PAIRWISE = ("pairwise", "flask", "koala", "self_instruct", "vicuna")
 JUDGED = ("rubric", "multifaceted_bench", "mt_bench", *PAIRWISE)
 REQUIRED |= {f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in JUDGED}
 for _name in PAIRWISE:
     REQUIRED[f"task={_name}"] += ["prompts=a", "task.against=b"]
+for _name in ("alpaca_eval", "arena_hard"):
+    REQUIRED[f"task={_name}"] = [f"judge={_name}", "bench=a", "task.against=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 

@@ -15,7 +15,7 @@ from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
+from multifaceted.evaluation.task import JudgedTask, ParticularTask, RecordedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
@@ -59,6 +59,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if isinstance(self.task, JudgedTask) and self.judge is None:
             raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
+        if isinstance(self.task, ParticularTask) and self.judge is not None:
+            self.task.check_judge(self.judge)
 
     @property
     def folder(self) -> Path:
