@@ -144,8 +144,9 @@ class AlpacaEvalTask:
         if self.length_control is None:
             log.info("%s is left out; name what it needs with task.length_control=...", METRIC)
             return {}
+        control = read_length_control(self.length_control)
         try:
-            return {METRIC: length_controlled_win_rate(annotations, read_length_control(self.length_control))}
+            return {METRIC: length_controlled_win_rate(annotations, control)}
         except ValueError as error:
             log.warning("%s cannot be computed: %s", METRIC, error)
             return {METRIC: Estimate(value=None, low=None, high=None, n=0, unscored=len(annotations))}

@@ -112,9 +112,9 @@ def length_controlled_win_rate(
         weights = _fit(rows[picks], outcomes[picks], control, anchored=anchored, l1=l1)
         return float(weights.predicted(rows[picks, 1]).mean())
 
+    value = figure(slice(None))
     low, high = percentile_interval([figure(picks) for block in resamples(len(rows), seed, number) for picks in block])
-    unscored = len(annotations) - len(rows)
-    return Estimate(value=figure(slice(None)), low=low, high=high, n=len(rows), unscored=unscored)
+    return Estimate(value=value, low=low, high=high, n=len(rows), unscored=len(annotations) - len(rows))
 
 
 def _rows(annotations: Sequence[Annotation], control: LengthControl) -> tuple[Array, Array]:
