@@ -1,27 +1,23 @@
 """AlpacaEval 2 as a task: one question a prompt, weighed by the first token, and the leaderboard's row of a model."""
 
-import csv
-import gzip
 import json
 import math
-from dataclasses import asdict
 
 import pytest
 
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.alpaca_eval import AlpacaEvalTask
-from multifaceted.evaluation.protocols.alpaca_eval import Annotation, is_swapped, win_rate
+from multifaceted.evaluation.protocols.alpaca_eval import Annotation, is_swapped
 from multifaceted.evaluation.protocols.length_control import (
     METRIC,
-    fit,
     length_controlled_win_rate,
     read_length_control,
 )
 from multifaceted.evaluation.run import EvalConfig, rescore, run
 from multifaceted.evaluation.verdict_log import read_verdicts
 from multifaceted.inference.requests import Reply
-from multifaceted.record_files import RecordError, read_jsonl, write_jsonl
+from multifaceted.record_files import RecordError, read_jsonl, read_prompts, write_jsonl
 from multifaceted.records import PROMPTS, RULE, SCORES, VERDICTS, Scores
 from multifaceted.tables import score_table
 from tests.conftest import composed
@@ -78,6 +74,8 @@ def test_each_instruction_is_asked_once_in_the_order_of_its_coin(files):
         instruction = section(request, "Instruction")
         shown_first = section(request, "Answer of model m")
         assert (shown_first in OURS) is is_swapped(instruction, 0)
+    swapped = {prompt.id: is_swapped(prompt.instruction, 0) for prompt in read_prompts(config.folder / PROMPTS)}
+    assert {name: v.order == "policy_first" for name, v in verdicts.items()} == swapped
     assert {name.removeprefix("alpaca_eval/"): (pytest.approx(e.value), e.n) for name, e in metrics.items()} == {
         "win_rate": (100 * (0.75 + 0 + 0.5 + 0.5 + 1 + 0.25) / 6, 6),
         "discrete_win_rate": (100 * (1 + 0 + 0.5 + 0.5 + 1 + 0) / 6, 6),
@@ -135,6 +133,18 @@ def test_a_first_token_without_either_label_is_unscored_and_counted(files):
     rate = metrics["alpaca_eval/win_rate"]
     assert (rate.n, rate.unscored, len(asked)) == (4, 2, 2) and rate.value == pytest.approx(100 * 2 / 4)
     assert metrics["alpaca_eval/unscored"].value == pytest.approx(2 / 6) and metrics["alpaca_eval/avg_length"].n == 6
+
+
+def test_runs_of_one_instruction_are_averaged_and_none_is_left_out(files):
+    def rule(request):
+        silent = section(request, "Instruction") == "Why is 1?" and request.sample == 1
+        return one_token(request, The=1.0) if silent else one_token(request, m=0.5 + request.sample / 4, M=0.5)
+
+    _, metrics, asked = replayed(rule, *files(["a", "b"], ["c", "d"]), "judge.runs=2")
+    rate = metrics["alpaca_eval/win_rate"]
+    share = (0.5 + (0.6 if is_swapped("Why is 0?", 0) else 0.4)) / 2
+    assert (rate.n, rate.unscored, len(asked)) == (1, 1, 4) and rate.value == pytest.approx(100 * share)
+    assert metrics["alpaca_eval/unscored"].value == 0.25
 
 
 def test_the_judge_is_asked_for_one_token_and_its_alternatives(files, tmp_path, monkeypatch):
@@ -225,50 +235,3 @@ def test_a_reference_that_is_none_is_refused_before_anything_is_asked(files, tmp
     (tmp_path / "none.json").write_text("{}")
     with pytest.raises(DataError, match="no record of AlpacaEval's length control"):
         replayed(longer, *files(), f"task.length_control={tmp_path}/none.json")
-
-
-MODEL = "gpt-3.5-turbo-1106"
-
-
-def test_recorded_log_probabilities_give_the_published_row(shared, tmp_path):
-    """The whole way of a run on real outputs, with a judge whose first token is as it was for GPT-4 Turbo."""
-    with shared("alpaca_eval2/leaderboard.csv").open(encoding="utf-8", newline="") as stream:
-        row = next(row for row in csv.DictReader(stream) if row[""] == MODEL)
-    file = shared(f"alpaca_eval2/annotations/{MODEL}.weighted_alpaca_eval_gpt4_turbo.json.gz")
-    with gzip.open(file, "rt", encoding="utf-8") as stream:
-        recorded = {row["instruction"]: row["raw_completion"] for row in json.load(stream)}
-
-    def said(request):
-        (first,) = recorded[section(request, "Instruction")]["logprobs"]["content"]
-        logprobs = {token["token"]: token["logprob"] for token in first["top_logprobs"]}
-        return Reply(id=request.id, text=first["token"], finished=False, first_token=logprobs)
-
-    reference = shared("alpaca_eval2/length_control_reference.json.gz")
-    outputs = shared("alpaca_eval2/model_outputs")
-    config, metrics, asked = replayed(
-        said,
-        *("task=alpaca_eval", "judge=alpaca_eval", f"task.length_control={reference}", f"into={tmp_path}/into"),
-        *(f"bench={outputs}/gpt4_1106_preview.json.gz", f"task.against={outputs}/gpt4_1106_preview.json.gz"),
-        *("engine=file", f"engine.path={outputs}/{MODEL}.json.gz"),
-    )
-    assert len(asked) == 801, "four pairs of answers are equal"
-    found = {name.removeprefix("alpaca_eval/"): estimate for name, estimate in metrics.items()}
-    assert all(
-        found[name].value == pytest.approx(float(row[name]), abs=1e-9) for name in ("win_rate", "discrete_win_rate")
-    )
-    counts = [round(found[name].value * found[name].n / 100) for name in ("wins", "losses", "draws")]
-    assert counts == [int(row[name]) for name in ("n_wins", "n_wins_base", "n_draws")]
-    assert found["win_rate"].n == int(row["n_total"]) and int(found["avg_length"].value) == int(row["avg_length"])
-    verdicts = read_verdicts(config.folder / VERDICTS)
-    from_records = asdict(win_rate([v.score for v in verdicts]))
-    assert from_records == {name: pytest.approx(float(row[name]), abs=1e-9) for name in from_records}
-    # Published fits have an l1 term, whose weight cannot be known of a new model; this model's is.
-    published_rate, control = float(row["length_controlled_winrate"]), read_length_control(reference)
-    assert found["length_controlled_win_rate"].value == pytest.approx(published_rate, abs=0.0944)
-    indices = {row["id"]: row["metadata"]["index"] for row in read_jsonl(config.folder / PROMPTS)}
-    annotations = [
-        Annotation(index=indices[v.prompt], preference=v.score, model_length=v.lengths[0], baseline_length=v.lengths[1])
-        for v in verdicts
-    ]
-    refitted = fit(annotations, control, l1=control.l1[MODEL]).predicted(control.difficulty)
-    assert refitted.mean() == pytest.approx(published_rate, abs=0.0117)

@@ -88,6 +88,14 @@ def test_a_judge_who_always_takes_the_first_is_inconsistent(files):
     assert found["arena_hard/rating"].value == pytest.approx(1000, abs=1e-3)
 
 
+def test_the_same_winner_by_another_margin_is_consistent(files):
+    def rule(request):
+        return f"So it is. [RESULT] {'A>>B' if section(request, 'Answer of assistant A') == 'a' else 'B>A'}"
+
+    _, found, _ = replayed(rule, *files(["a"] * 3, ["b"] * 3))
+    assert found["arena_hard/win_rate"].value == 100 and found["arena_hard/consistency"].value == 1
+
+
 def test_a_judge_who_says_nothing_leaves_everything_unscored(files):
     _, found, _ = replayed(lambda request: "[[A>B]]", *files(["a"] * 3, ["b"] * 3))
     for name in ("win_rate", "rating", "consistency"):
