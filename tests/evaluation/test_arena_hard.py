@@ -155,7 +155,7 @@ def framed(user_prompt, question, baseline):
 
 
 def test_recorded_games_are_played_once_more(shared, tmp_path):
-    """The whole way of a run, with a judge that says what was recorded, asked byte for byte what it was asked."""
+    """The whole way of a run, with a judge that says what was recorded; the second games are asked byte for byte."""
     path = shared("arena_hard/model_judgment/gpt-3.5-turbo-0125.athene-v2.jsonl.gz")
     recorded = {row.value["question_id"]: row.value["games"] for row in read_rows(path, BadRows())}
     questions = {row.value["uid"]: row.value for row in read_rows(shared("arena_hard/question.jsonl"), BadRows())}
