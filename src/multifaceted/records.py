@@ -190,6 +190,7 @@ class Verdict:
         order: which response of a pair was shown first (`Order`).
         empty: there was no response, or one of a pair was missing, so a rule decided.
         first_token: what the judge could have begun with, to its log-probability, where that is the verdict.
+        lengths: characters of both responses of a pair, the policy's and the opponent's.
     """
 
     prompt: str
@@ -206,6 +207,7 @@ class Verdict:
     order: str | None = None
     empty: bool = False
     first_token: dict[str, float] | None = None
+    lengths: list[int] | None = None
     version: int = VERSION
 
     @property

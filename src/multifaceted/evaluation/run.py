@@ -16,7 +16,7 @@ from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.inspect_log import require_inspect
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
+from multifaceted.evaluation.task import JudgedTask, ParticularTask, RecordedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
@@ -67,6 +67,8 @@ class EvalConfig:
             raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
         if self.inspect_log:
             require_inspect()
+        if isinstance(self.task, ParticularTask) and self.judge is not None:
+            self.task.check_judge(self.judge)
 
     @property
     def folder(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from multifaceted.evaluation.judge import Question
+from multifaceted.evaluation.judge import Judge, Question
 from multifaceted.records import Estimate, Prompt, Response
 
 
@@ -47,6 +47,19 @@ class JudgedTask(Task, Protocol):
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """What the judge is to be asked."""
+        ...
+
+
+@runtime_checkable
+class ParticularTask(JudgedTask, Protocol):
+    """A judge decides, but not just any."""
+
+    def check_judge(self, judge: Judge) -> None:
+        """Refuse one whose replies could not be scored.
+
+        Raises:
+            ValueError: it is one.
+        """
         ...
 
 
