@@ -91,6 +91,16 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise RecordError(f"{path}, line {number}: not JSON ({error})") from error
 
 
+def drop_half_a_line(path: Path) -> None:
+    """Make a file that lines are added to end with a whole one: the last is half written where a job was killed."""
+    path.touch()
+    with path.open("r+b") as stream:
+        content = stream.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            stream.truncate(whole)
+
+
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a `prompts.jsonl`.
 

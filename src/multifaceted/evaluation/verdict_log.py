@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multifaceted.record_files import RecordError, read_jsonl
+from multifaceted.record_files import RecordError, drop_half_a_line, read_jsonl
 from multifaceted.records import VERDICTS, VERSION, Verdict
 
 Key = tuple[str, str, int, str, int]
@@ -26,7 +26,7 @@ class VerdictLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_half_a_line(path)
+        drop_half_a_line(path)
         self.latest = latest_verdicts(read_verdicts(path))
 
     def add(self, verdicts: Iterable[Verdict]) -> None:
@@ -71,12 +71,3 @@ def _verdict_of(row: Mapping[str, Any], where: str) -> Verdict:
         return Verdict(**row)
     except TypeError as error:
         raise RecordError(f"{where}: not a verdict ({error})") from error
-
-
-def _drop_half_a_line(path: Path) -> None:
-    path.touch()
-    with path.open("r+b") as stream:
-        content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            stream.truncate(whole)
