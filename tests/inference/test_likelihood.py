@@ -110,7 +110,11 @@ def test_an_answer_is_scored_as_the_template_shows_it_without_its_end(tiny):
 
 
 def test_an_empty_text_has_no_tokens(tiny):
-    asked = [Passage(id="a", text=""), Passage(id="b", context="Rain", text=""), Passage(id="c", messages=USER, text="")]
+    asked = [
+        Passage(id="a", text=""),
+        Passage(id="b", context="Rain", text=""),
+        Passage(id="c", messages=USER, text=""),
+    ]
     assert scored(tiny, *asked) == [(0.0, 0)] * 3
     assert scored(tiny) == []
 

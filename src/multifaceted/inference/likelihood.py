@@ -123,13 +123,10 @@ class LikelihoodModel:
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
         sums = []
         for row, (ids, begin) in enumerate(batch):
-            if begin == len(ids):
-                sums.append(0.0)
-                continue
             logps = logits[row, begin - 1 : len(ids) - 1].float().log_softmax(-1)
-            labels = input_ids[row, begin : len(ids), None]
-            sums.append(logps.gather(1, labels).sum().item())
-        return sums
+            sums.append(logps.gather(1, input_ids[row, begin : len(ids), None]).sum())
+        values: list[float] = torch.stack(sums).tolist()
+        return values
 
     def _encode(self, passages: Sequence[Passage]) -> list[_Encoded]:
         rendered = [self._rendered(passage) for passage in passages]
