@@ -107,7 +107,8 @@ def score_table(scores: Scores) -> str:
     """One row a split, by its leading metrics; then the first of them by dimension, and the other metrics."""
     named = {key.split("/")[1] for key in scores.metrics}
     fitting = [columns for columns in LEADING if columns[0] in named]
-    columns = max(fitting, key=lambda columns: len(named.intersection(columns)), default=tuple(sorted(named)))
+    leading = max(fitting, key=lambda columns: len(named & {*columns}), default=sorted(named))
+    columns = [column for column in leading if column in named]
     splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
     rows = [["split", *columns]]
     rows += [[split, *(interval(scores.metrics.get(f"{split}/{column}")) for column in columns)] for split in splits]

@@ -107,6 +107,12 @@ def test_likelihoods_of_another_policy_or_of_other_texts_are_refused(policy, ben
     evaluate(*overrides, "task=winogender")
     with pytest.raises(RecordError, match="holds likelihoods made with another prompts"):
         evaluate(*overrides, "task=winogender", "task.by=chat_likelihood")
+    with pytest.raises(RecordError, match="holds likelihoods made with another engine, prompts"):
+        evaluate(*overrides, "task=winogender", "task.by=text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multifaceted.evaluation.bias.SOMEONE", "nobody")
+        with pytest.raises(RecordError, match="made with another prompts"):
+            evaluate(*overrides, "task=winogender")  # the prompts are the same, and what is scored is not
     weights = bytearray((policy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (policy / "model.safetensors").write_bytes(weights)

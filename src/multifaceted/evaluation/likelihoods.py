@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
-from multifaceted.record_files import RecordError, drop_half_a_line, read_jsonl
+from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
 from multifaceted.records import Likelihood
 
 
@@ -23,17 +21,12 @@ def likelihoods(passages: Sequence[Passage], policy: Path, device: str | None, p
         EngineError: the policy cannot score a passage; what was scored before is in the file.
         RecordError: a line that is no likelihood.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     drop_half_a_line(path)
     found = read_likelihoods(path)
     missing = [passage for passage in passages if passage.id not in found]
     if missing:
         model = LikelihoodModel.load(policy, device)
-        with path.open("a", encoding="utf-8") as stream:
-            for each in model.score(missing):
-                stream.write(json.dumps(asdict(each), allow_nan=False) + "\n")
-                stream.flush()
-                found[each.id] = each
+        found |= {each.id: each for each in append_jsonl(path, model.score(missing))}
     return found
 
 

@@ -16,9 +16,18 @@ from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.likelihoods import likelihoods
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, ScoredTask, Task, asks_likelihoods
+from multifaceted.evaluation.task import (
+    JudgedTask,
+    LikelihoodTask,
+    RecordedTask,
+    RuledTask,
+    ScoredTask,
+    Task,
+    asks_likelihoods,
+)
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
+from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine
 from multifaceted.inference.server import ServerEngine
@@ -46,6 +55,9 @@ from multifaceted.records import (
 )
 
 log = logging.getLogger(__name__)
+
+MADE = (RESPONSES, LIKELIHOODS, VERDICTS, SCORES)
+"""What an evaluation makes, in this order; nothing of it outlives another identity."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,27 +115,22 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
         return _of_records(config.task, config.folder)
     who = evaluated(config.policy, config.engine)
     prompts = config.task.prompts(config.seed)
-    passages = config.task.passages(prompts) if asks_likelihoods(config.task) else []
-    asked = [asdict(prompt) for prompt in prompts] + [asdict(passage) for passage in passages]
+    if asks_likelihoods(config.task):
+        return _by_likelihood(config, config.task, who, prompts)
     identity = {
         "policy": who.fingerprint,
-        "engine": decisive(config.engine, plain["engine"]) if not passages else None,
+        "engine": decisive(config.engine, plain["engine"]),
         "seed": config.seed,
-        "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
+        "prompts": _fingerprint(prompts),
     }
     judge = _judge(config, plain)
     folder = config.folder
-    if not _may_continue(folder, identity, judge, overwrite=config.overwrite):
-        for name in (RESPONSES, LIKELIHOODS, VERDICTS, SCORES):  # gone before the new identity is written
+    responses = _written(folder, identity, judge, overwrite=config.overwrite)
+    if not responses:
+        for name in MADE:  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-    responses = read_responses(folder / RESPONSES) if (folder / RESPONSES).exists() else {}
     write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": judge, **identity})
     write_jsonl(folder / PROMPTS, prompts)
-    if asks_likelihoods(config.task):
-        assert config.policy is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
-        found = likelihoods(passages, config.policy, config.engine.device, folder / LIKELIHOODS)
-        write_jsonl(folder / VERDICTS, config.task.verdicts_of_likelihoods(prompts, found))
-        return rescore(folder, config.task)
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
     else:
@@ -137,6 +144,26 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
         questions = config.task.questions(prompts, responses)
         config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
     return rescore(folder, config.task)
+
+
+def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, prompts: Sequence[Prompt]) -> Scores:
+    """Likelihoods in place of responses; how text would be drawn decides nothing."""
+    assert config.policy is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
+    folder, passages = config.folder, task.passages(prompts)
+    identity = {"policy": who.fingerprint, "seed": config.seed, "prompts": _fingerprint([*prompts, *passages])}
+    _written(folder, identity, None, overwrite=config.overwrite)
+    if config.overwrite:
+        for name in MADE:
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
+    write_jsonl(folder / PROMPTS, prompts)
+    found = likelihoods(passages, config.policy, config.engine.device, folder / LIKELIHOODS)
+    write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
+    return rescore(folder, task)
+
+
+def _fingerprint(asked: Sequence[Prompt | Passage]) -> str:
+    return hashlib.sha256(json.dumps([asdict(each) for each in asked]).encode()).hexdigest()[:16]
 
 
 def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -193,20 +220,16 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
     return config.engine
 
 
-def _may_continue(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> bool:
-    """Whether the folder holds what this evaluation left.
-
-    Raises:
-        RecordError: it holds what others left.
-    """
-    made = next((name for name in (RESPONSES, LIKELIHOODS) if (folder / name).exists()), None)
-    if overwrite or made is None:
-        return False
+def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
+    """The responses of the folder, if it may be continued."""
+    held = next((name for name in (RESPONSES, LIKELIHOODS) if (folder / name).exists()), None)
+    if overwrite or held is None:
+        return {}
     before = read_json(folder / RUN)
     changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
         raise RecordError(
-            f"{folder} holds {Path(made).stem} made with another {', '.join(changed)};"
+            f"{folder} holds {Path(held).stem} made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
     if before.get("judge") != judge and (folder / VERDICTS).exists():
@@ -214,4 +237,4 @@ def _may_continue(folder: Path, identity: Mapping[str, object], judge: object, *
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
-    return True
+    return read_responses(folder / RESPONSES) if held == RESPONSES else {}

@@ -35,8 +35,9 @@ from multifaceted.records import Likelihood
 
 log = logging.getLogger(__name__)
 
-LOGITS = 2**28
-"""Logits of a pass at most, 1 GiB in fp32: they are by far the largest tensor, and bound the batch."""
+LOGITS = {"cpu": 2**22, "cuda": 2**28}
+"""Logits of a pass at most: its largest tensor by far bounds the batch. 16 MiB in fp32 stay near a CPU, and 1 GiB fills
+a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +70,12 @@ class LikelihoodModel:
     """A causal language model that is asked how likely texts are.
 
     Attributes:
-        most_logits: of a pass; bounds the rows of a batch.
+        most_logits: of a pass; bounds the rows of a batch. By default what suits the device.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    most_logits: int = LOGITS
+    most_logits: int | None = None
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None) -> LikelihoodModel:
@@ -96,11 +97,12 @@ class LikelihoodModel:
         """
         encoded = self._encode(passages)
         # The longest first: if memory does not suffice, that is known at once.
+        most = self.most_logits or LOGITS.get(self.model.device.type, LOGITS["cuda"])
         order = sorted(range(len(passages)), key=lambda place: -len(encoded[place].ids))
         with tqdm(total=len(passages), desc="likelihood", unit="text", disable=None) as bar:
             while order:
                 width = max(1, len(encoded[order[0]].ids))
-                rows = max(1, self.most_logits // (width * self.model.config.get_text_config().vocab_size))
+                rows = max(1, most // (width * self.model.config.get_text_config().vocab_size))
                 batch, order = order[:rows], order[rows:]
                 for place, logp in zip(batch, self._logps([encoded[place] for place in batch]), strict=True):
                     passage, (ids, begin) = passages[place], encoded[place]
