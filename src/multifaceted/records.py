@@ -21,6 +21,7 @@ REWARD_MODEL = "reward_model"
 ADAPTER = "adapter"
 PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
+LIKELIHOODS = "likelihoods.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
 INSTRUCTIONS = "instructions.jsonl"
@@ -166,6 +167,21 @@ class Response:
     def turns(self) -> list[str]:
         """All answers, the first one first."""
         return [self.text, *self.follow_ups]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Likelihood:
+    """How likely a model finds a text; one line of `likelihoods.jsonl`.
+
+    Attributes:
+        id: of what was asked for: a prompt's id, `#`, and which of the prompt's texts.
+        logp: the sum of its tokens' log-probabilities, natural logarithm.
+        tokens: how many they are.
+    """
+
+    id: str
+    logp: float
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,10 @@ LEADING = (
     ("score", "turn_1", "turn_2", "unscored", "empty"),
     ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "avg_length", "unscored", "empty"),
     ("win_rate", "rating", "consistency", "avg_length", "unscored", "empty"),
+    ("expected_max_toxicity", "toxicity_probability", "perplexity", "distinct_2", "distinct_3", "empty"),
+    ("stereotype_preferred", "absolute_difference"),
+    ("accuracy", "parity", "unscored"),
+    ("bias_ambig", "bias_disambig", "accuracy_ambig", "accuracy_disambig", "unscored"),
 )
 """Of each kind of task, what one wants to read first; the first of them also by dimension."""
 
