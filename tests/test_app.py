@@ -60,7 +60,8 @@ def test_tables():
         (("stereotype_preferred", "absolute_difference"), "stereotype_preferred absolute_difference"),
         (("accuracy_ambig", "bias_ambig", "unscored"), "bias_ambig accuracy_ambig unscored"),
         (("expected_max_toxicity", "cut"), "expected_max_toxicity"),
-        (("score", "turn_1"), "score"),
+        (("score", "turn_1"), "score turn_1"),
+        (("score", "apples"), "score"),
         (("length", "apples"), "apples length"),
     ],
 )
