@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.encode import Overlong, encode
-from multifaceted.data.template import conversation, render_prompts, set_template
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Request
 from multifaceted.inference.server import ServerEngine
 from multifaceted.model.export import export_model
 from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Example, Turn
+from multifaceted.template import conversation, render_prompts, set_template
 from tests.chats import END, FAMILIES, tokenizer_of
 
 pytestmark = pytest.mark.slow
