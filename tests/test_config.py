@@ -85,10 +85,10 @@ def test_the_papers_judge_has_its_settings():
         (["task=rubric", "task.controls=[flop]"], "task.controls: ['flop'] does not fit"),
         (["task=mini", "bench=a"], "unknown key 'task.bench'"),
         (["judge=policy", "judge.engine.policy=a", "judge.runs=0"], "judge: runs is 0"),
-        (
-            ["judge=policy", "judge.engine=${engine}"],
-            "judge.engine._target_: multifaceted.inference.policy.PolicyEngine",
-        ),
+        (["judge=policy", "judge.engine=${engine}"], "judge.engine.policy is missing"),
+        (["engine.policy=a"], "engine.policy=a: what is evaluated is named by policy=... alone"),
+        (["engine.template=vicuna"], "engine: template is 'vicuna'; there are chatml, gemma, janus"),
+        (["engine.top_logprobs=-1"], "engine: top_logprobs is -1"),
     ],
 )
 def test_a_judged_task_refuses_by_name(overrides, named):

@@ -9,7 +9,6 @@ import pytest
 from multifaceted.config import build, to_plain
 from multifaceted.evaluation.generation import generate
 from multifaceted.evaluation.run import EvalConfig, rescore, run
-from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine, EngineError, Request
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
@@ -126,7 +125,7 @@ def roomy(policy):
 def judged(policy, *overrides):
     """Evaluate by a judge that is the policy itself, random weights and all."""
     small = ["engine.max_tokens=4", "judge=policy", f"judge.engine.policy={policy}"]
-    small += ["judge.engine.generation.max_tokens=6", "judge.runs=2", "judge.retries=1"]
+    small += ["judge.engine.max_tokens=6", "judge.runs=2", "judge.retries=1"]
     config = build(composed("eval", [f"policy={policy}", *small, *overrides]), EvalConfig)
     return config, run(config, to_plain(config))
 
@@ -147,7 +146,7 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     verdicts = (config.folder / VERDICTS).read_bytes()
     assert verdicts.startswith(written[0]) and len(verdicts) > len(written[0]), "runs are added"
     with pytest.raises(RecordError, match=r"holds verdicts of another judge. .*engine=file engine.path="):
-        judged(roomy, "task=rubric", f"bench={bench}", "judge.engine.generation.max_tokens=7")
+        judged(roomy, "task=rubric", f"bench={bench}", "judge.engine.max_tokens=7")
     moved = shutil.copy(bench, tmp_path / "elsewhere.json")
     judged(roomy, "task=rubric", f"bench={moved}", "judge.runs=3", "engine.batch_size=2")
     assert (config.folder / VERDICTS).read_bytes() == verdicts, "a path and a batch size decide nothing"
@@ -159,7 +158,7 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
 
 
 def test_a_policy_in_this_process_is_an_engine(policy):
-    engine = InProcess(policy=policy, generation=PolicyEngine(max_tokens=6))
+    engine = PolicyEngine(policy=str(policy), max_tokens=6)
     assert isinstance(engine, Engine)
     user = {"role": "user", "content": "What is rain?"}
     requests = [Request(id=f"{n}", messages=[user], sample=n % 2) for n in range(4)]
@@ -234,7 +233,7 @@ def questions(tmp_path):
 def test_both_turns_are_asked_of_a_server_and_judged(roomy, questions, tmp_path):
     with MockServer() as server:
         settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
-        small = ["judge=policy", f"judge.engine.policy={roomy}", "judge.engine.generation.max_tokens=4"]
+        small = ["judge=policy", f"judge.engine.policy={roomy}", "judge.engine.max_tokens=4"]
         overrides = ["task=mt_bench", f"bench={questions}", *settings, f"engine.base_url={server.address}", *small]
         config, scores = evaluate(roomy, *overrides, small=["judge.runs=1", "judge.retries=0"])
     rows = list(read_jsonl(config.folder / RESPONSES))

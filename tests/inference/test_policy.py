@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from multifaceted.inference.policy import GumbelNoise, PolicyEngine
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError, Request, request_seed
+from multifaceted.inference.sampling import GumbelNoise
 
 
 def test_gumbel_noise_samples_the_distribution():
@@ -34,7 +36,7 @@ def request(name, *turns, system="Be kind.", sample=0):
 
 def answers(engine, policy, *requests, seed=0):
     """In the order of the requests."""
-    found = {reply.id: reply for reply in engine.load(policy).answer(requests, seed)}
+    found = {reply.id: reply for reply in replace(engine, policy=str(policy)).answer(requests, seed)}
     return [found[each.id] for each in requests]
 
 
@@ -75,7 +77,7 @@ def test_samples_of_one_request_differ_and_come_again(tiny_run):
 )
 def test_requests_that_no_engine_can_answer_are_refused(tiny_run, asked, message):
     with pytest.raises(EngineError, match=message):
-        next(PolicyEngine().load(tiny_run.exported).answer(asked, seed=0))
+        next(PolicyEngine(policy=str(tiny_run.exported)).answer(asked, seed=0))
 
 
 def test_every_token_that_ends_a_turn_ends_an_answer(tiny_run, tmp_path):

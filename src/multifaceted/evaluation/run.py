@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multifaceted.evaluation.generation import generate, is_complete
-from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
+from multifaceted.evaluation.identity import Evaluated, as_folder, decisive, evaluated, name_of
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
@@ -21,6 +21,7 @@ from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine
 from multifaceted.inference.server import ServerEngine
+from multifaceted.model.folder import is_hub_id
 from multifaceted.record_files import (
     RecordError,
     read_json,
@@ -40,15 +41,15 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported. Where a server or a file gives the responses it says whose they are;
-            without it, what the engine names is evaluated.
+        policy: a folder that `train.py` exported, or a hub id. Where a server or a file gives the responses it says
+            whose they are; without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
-        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy, or without one in
-            `outputs/eval/<model>`.
+        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy's folder, or without one
+            in `outputs/eval/<model>`.
     """
 
-    policy: Path | None
+    policy: str | None
     task: Task | RecordedTask
     engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
@@ -59,6 +60,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if isinstance(self.task, JudgedTask) and self.judge is None:
             raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
+        if isinstance(self.engine, PolicyEngine) and self.engine.policy is not None:
+            raise ValueError(f"engine.policy={self.engine.policy}: what is evaluated is named by policy=... alone")
+        if self.judge is not None and isinstance(self.judge.engine, PolicyEngine) and self.judge.engine.policy is None:
+            raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
 
     @property
     def folder(self) -> Path:
@@ -68,16 +73,16 @@ class EvalConfig:
         if isinstance(self.task, RecordedTask):
             return self.task.subject.parent / self.task.name
         name = f"{self.task.name}_seed-{self.seed}"
-        if self.policy is not None:
-            return self.policy.parent / "eval" / name
-        return Path("outputs") / "eval" / evaluated(None, self.engine).folder_name / name
+        if self.policy is not None and not is_hub_id(self.policy):
+            return Path(self.policy).parent / "eval" / name
+        return Path("outputs") / "eval" / as_folder(name_of(self.policy, self.engine)) / name
 
 
 def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     """Evaluate. What is there already, made by the same model, settings and judge, is read instead of made.
 
     Raises:
-        ValueError: there is nothing to evaluate, or `policy` is not a policy folder.
+        ValueError: there is nothing to evaluate, or the policy or the judge cannot answer.
         RecordError: the folder holds responses or verdicts of others.
     """
     if isinstance(config.task, RecordedTask):
@@ -103,8 +108,8 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
     else:
-        engine = _engine(config, who)
-        responses = generate(engine, prompts, config.seed, responses, partial(write_jsonl, folder / RESPONSES))
+        write = partial(write_jsonl, folder / RESPONSES)
+        responses = generate(_engine(config, who), prompts, config.seed, responses, write)
     if isinstance(config.task, RuledTask):
         write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
     elif isinstance(config.task, JudgedTask) and config.judge is not None:
@@ -147,11 +152,10 @@ def _cut(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> dict[s
 
 
 def _engine(config: EvalConfig, who: Evaluated) -> Engine:
-    """What answers for the model that is evaluated."""
+    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
     if isinstance(config.engine, PolicyEngine):
-        assert config.policy is not None  # `evaluated` has refused it
-        return config.engine.load(config.policy)
-    if isinstance(config.engine, ServerEngine) and config.policy is not None and config.engine.revision is None:
+        return replace(config.engine, policy=str(who.folder))
+    if isinstance(config.engine, ServerEngine) and who.folder is not None and config.engine.revision is None:
         # The name a server has for a policy stays when the policy is trained anew; its replies must not.
         return replace(config.engine, revision=who.fingerprint)
     return config.engine
