@@ -13,7 +13,8 @@ from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine
 from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
-from multifaceted.model.folder import check_model_folder, folder_fingerprint, is_hub_id
+from multifaceted.model.export import folder_fingerprint
+from multifaceted.model.folder import check_model_folder, is_hub_id
 from multifaceted.model.weights import hash_files
 
 INDECISIVE = {*WITHOUT_MEANING, "batch_size", "device", "path", "policy"}

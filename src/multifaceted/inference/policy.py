@@ -19,7 +19,7 @@ from transformers import (
 from multifaceted.inference.rendering import chat_tokenizer, rendered
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
-from multifaceted.model.folder import PolicyFiles, resolve_policy
+from multifaceted.model.policy_files import PolicyFiles, resolve_policy
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.records import Sampling
 from multifaceted.template import shipped_templates
@@ -139,7 +139,8 @@ class PolicyEngine:
     def _load(self) -> _Loaded:
         if self._loaded is None:
             folder, tokenizer = self._prepared().files.folder, self._prepared().tokenizer
-            model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True))
+            safe = {"use_safetensors": True, "trust_remote_code": False}
+            model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, **safe))
             ends = ends_of_turn(model, tokenizer)
             model.generation_config = GenerationConfig()  # its sampling settings are not what was asked for
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -22,7 +22,7 @@ def chat_tokenizer(folder: Path, template: str | None) -> PreTrainedTokenizerBas
     Raises:
         EngineError: it has no chat template, or not the tokens of this one.
     """
-    tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
+    tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     if template is not None:
         try:
             set_template(tokenizer, template, key="engine.template")

@@ -1,4 +1,4 @@
-"""Export: a Hugging Face folder that any server loads."""
+"""Export: a Hugging Face folder that any server loads, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from multifaceted.model.sharded import barrier, is_sharded, write_shards
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.model.tokenizer_files import write_tokenizer
+from multifaceted.model.weights import hash_files
 from multifaceted.record_files import put_in_place
 
 
@@ -55,3 +56,11 @@ def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         model.save_pretrained(folder)
     write_tokenizer(tokenizer, folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A hash of a model folder: weights, config, tokenizer and chat template."""
+    names = {"config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "tokenizer_config.json"}
+    return hash_files(
+        *(path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name in names)
+    )

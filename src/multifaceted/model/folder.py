@@ -1,46 +1,23 @@
-"""Where a model's files are: what `start=` and `policy=` mean, and what is in a folder."""
+"""Folders that hold a model: what `start=` means, and what is in one."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from multifaceted.model.weights import WEIGHTS, hash_files
 from multifaceted.records import POLICY, REWARD_MODEL
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """`<owner>/<name>`, where that matters with `@<branch, tag or commit>`."""
 LOCAL = (".", "/", "outputs/", "multirun/")
 """How a path begins that is never a hub id."""
-HUB_FILES = [WEIGHTS, "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
-"""What is read of a model on the hub: weights, configs, tokenizer and template; no code, and no pickles."""
 INDEX = "model.safetensors.index.json"
 """Says which files hold the weights, where these are several."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyFiles:
-    """A policy's files on this machine.
-
-    Attributes:
-        folder: where they are.
-        snapshot: `<owner>/<name>@<commit>` of what is on the hub; None for a folder of one's own.
-    """
-
-    folder: Path
-    snapshot: str | None = None
-
-    def fingerprint(self) -> str:
-        """What stands for their content: a hash of a folder; on the hub the commit, for which no 14 GB are read."""
-        return self.snapshot or folder_fingerprint(self.folder)
 
 
 def is_reward_model(architectures: Sequence[str] | None) -> bool:
@@ -58,26 +35,6 @@ def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
         raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 
-def refuse_what_cannot_write(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a model that transformers does not load as a decoder: no code that a model brings is run.
-
-    Args:
-        config: what is in its `config.json`.
-
-    Raises:
-        ValueError: it is a reward model, an encoder, an encoder with a decoder, or of an unknown architecture.
-    """
-    architectures = config.get("architectures") or ()
-    refuse_reward_model(name, architectures)
-    model_type, decoders = config.get("model_type"), set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    known = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (not architectures or decoders & {*architectures})
-    if config.get("is_encoder_decoder") or not known:
-        raise ValueError(
-            f"{name} is a {' or '.join(architectures) or 'model'} (model_type {model_type!r}), which transformers does"
-            " not load as a decoder that writes text. If a server can run it, let that answer: engine=server"
-        )
-
-
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id and is not a path: nothing of that name is here.
 
@@ -88,31 +45,6 @@ def is_hub_id(name: str) -> bool:
     """
     local = name.startswith(LOCAL) or name.endswith((f"/{POLICY}", f"/{REWARD_MODEL}")) or Path(name).exists()
     return HUB_ID.fullmatch(name) is not None and not local
-
-
-def resolve_policy(name: str) -> PolicyFiles:
-    """The files of a folder, or of a model on the hub, which are downloaded once into its cache.
-
-    Raises:
-        ValueError: there are none, or they hold no model that writes text; says how to get one.
-    """
-    if not is_hub_id(name):
-        folder = Path(name)
-        refuse_what_cannot_write(name, check_model_folder(folder))
-        return PolicyFiles(folder=folder)
-    repository, _, revision = name.partition("@")
-    try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
-        config = check_model_folder(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        at = f" --revision {revision}" if revision else ""
-        raise ValueError(
-            f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} Fetch it where there"
-            f" is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after hf auth login)"
-        ) from error
-    refuse_what_cannot_write(name, config)
-    return PolicyFiles(folder=folder, snapshot=f"{repository}@{folder.name}")
 
 
 def resolve_start(start: str) -> str:
@@ -162,14 +94,6 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
             ) from None
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """A hash of a model folder: weights, config, tokenizer and chat template."""
-    names = {"config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "tokenizer_config.json"}
-    return hash_files(
-        *(path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name in names)
-    )
 
 
 def _unfetched(folder: Path) -> list[str]:
