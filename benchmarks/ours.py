@@ -42,6 +42,7 @@ from multifaceted.objective.orpo import ORPO
 from multifaceted.objective.reward_model import RewardModel
 from multifaceted.record_files import write_json
 from multifaceted.records import RUN
+from multifaceted.tracking import Wandb
 from multifaceted.training.config import Paths, TrainConfig
 from multifaceted.training.fit import fit
 from multifaceted.training.optimizer import AdamW, Schedule, Shape
@@ -50,7 +51,6 @@ from multifaceted.training.ranks import Ranks
 from multifaceted.training.reference import evaluation_batches, reference_logps
 from multifaceted.training.saving import Validation
 from multifaceted.training.start import Start, load_scorer
-from multifaceted.training.tracking import Wandb
 from multifaceted.trees import TokenTree
 
 OBJECTIVES: dict[str, Objective] = {

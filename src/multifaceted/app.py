@@ -159,9 +159,17 @@ def synthesize(config: DictConfig) -> int:
 
 
 def _evaluate(config: EvalConfig) -> int:
+    from multifaceted.evaluation.inspect_log import write_inspect_log
     from multifaceted.evaluation.run import run
+    from multifaceted.evaluation.tracking import track
 
-    print(score_table(run(config, to_plain(config))))
+    plain = to_plain(config)
+    scores = run(config, plain)
+    if config.inspect_log:
+        write_inspect_log(config.folder)
+    if config.logger is not None:
+        track(config.logger, config.folder, scores, plain)
+    print(score_table(scores))
     print(f"\nResponses, verdicts and scores are in {_relative(config.folder)}")
     return OK
 

@@ -113,7 +113,11 @@ def score_table(scores: Scores) -> str:
     ]
     shown = {f"{split}/{column}" for split in splits for column in columns}
     controls = [["other metrics", "value"]]
-    controls += [[k, interval(v)] for k, v in scores.metrics.items() if k not in shown and k.count("/") == 1]
+    controls += [
+        [key, interval(estimate)]
+        for key, estimate in scores.metrics.items()
+        if key not in shown and key.count("/") == 1 and not (key.endswith("/cut") and not estimate.value)
+    ]
     tables = [rows, by_dimension if dimensions else [], controls, _movements(scores, splits, dimensions)]
     return "\n" + "\n\n".join(format_table(table) for table in tables if table[1:])
 

@@ -137,7 +137,7 @@ def test_wandb_offline_writes_a_run_and_needs_no_account(trained, monkeypatch):
 
 
 def test_wandb_mode_wins_then_the_config_then_the_key(monkeypatch, tmp_path):
-    from multifaceted.training.tracking import Wandb
+    from multifaceted.tracking import Wandb
 
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

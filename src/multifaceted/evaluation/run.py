@@ -13,6 +13,7 @@ from typing import Any
 
 from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, as_folder, decisive, evaluated, name_of
+from multifaceted.evaluation.inspect_log import require_inspect
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
@@ -32,6 +33,7 @@ from multifaceted.record_files import (
     write_jsonl,
 )
 from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Estimate, Prompt, Response, Scores
+from multifaceted.tracking import Wandb, run_facts
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class EvalConfig:
         policy: a folder that `train.py` exported, or a hub id. Where a server or a file gives the responses it says
             whose they are; without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
+        logger: where figures and tables go beside the files.
+        inspect_log: whether to write `inspect.eval` too, which inspect_ai's viewer opens.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
         into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy's folder, or without one
             in `outputs/eval/<model>`.
@@ -53,6 +57,8 @@ class EvalConfig:
     task: Task | RecordedTask
     engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
+    logger: Wandb | None = None
+    inspect_log: bool = False
     seed: int = 0
     into: Path | None = None
     overwrite: bool = False
@@ -64,6 +70,8 @@ class EvalConfig:
             raise ValueError(f"engine.policy={self.engine.policy}: what is evaluated is named by policy=... alone")
         if self.judge is not None and isinstance(self.judge.engine, PolicyEngine) and self.judge.engine.policy is None:
             raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
+        if self.inspect_log:
+            require_inspect()
 
     @property
     def folder(self) -> Path:
@@ -103,7 +111,9 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     if not responses:
         for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": judge, **identity})
+    facts = read_json(folder / RUN).get("facts") if responses else None
+    record = {"policy_path": who.path, "judge": judge, **identity, "facts": facts or run_facts(config.seed)}
+    write_json(folder / RUN, {"version": VERSION, **record})
     write_jsonl(folder / PROMPTS, prompts)
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)

@@ -54,8 +54,8 @@ def resolve_policy(name: str) -> PolicyFiles:
         at = f" --revision {revision}" if revision else ""
         raise ValueError(
             f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} Fetch it where there"
-            f" is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after hf auth login; weights in"
-            " pickles are not read)"
+            f" is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after hf auth login)."
+            " Weights in pickles are not read"
         ) from error
     refuse_what_cannot_write(name, config)
     return PolicyFiles(folder=folder, snapshot=f"{repository}@{folder.name}")

@@ -20,12 +20,12 @@ from multifaceted.model.build import Dtype, ModelSource, PretrainedModel
 from multifaceted.model.vocabulary import Projection
 from multifaceted.objective.base import Head, Objective
 from multifaceted.records import POLICY, REWARD_MODEL
+from multifaceted.tracking import Wandb
 from multifaceted.training.hardware import Plan
 from multifaceted.training.optimizer import OptimizerConfig, Schedule
 from multifaceted.training.ranks import Ranks
 from multifaceted.training.saving import CheckpointConfig, Validation
 from multifaceted.training.strategy import MIXED_TYPES, PRECISIONS, TRUE_TYPES, SingleDevice, Strategy
-from multifaceted.training.tracking import Wandb
 
 OURS = {
     "accumulate_grad_batches": "batch.examples and batch.max_tokens",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from torch.utils.data import DataLoader, Dataset
 
 from multifaceted.data.packing import Position
@@ -115,9 +115,9 @@ def _loggers(
     if not ranks.is_first:
         yield []
         return
-    tracker = config.logger.build(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
+    tracker = config.logger.start(folder, folder.name, read_json(folder / RUN)["wandb_id"], plain)
     try:
-        yield [JsonlLogger(folder, step), *([tracker] if tracker else [])]
+        yield [JsonlLogger(folder, step), *([WandbLogger(experiment=tracker)] if tracker else [])]
     finally:
         if tracker is not None:
-            tracker.experiment.finish()
+            tracker.finish()

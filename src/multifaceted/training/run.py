@@ -17,6 +17,7 @@ from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
 from multifaceted.record_files import read_json, read_jsonl, write_json
 from multifaceted.records import ADAPTER, CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example
+from multifaceted.tracking import run_facts
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
 from multifaceted.training.fit import fit
@@ -26,7 +27,6 @@ from multifaceted.training.prepare import prepare
 from multifaceted.training.ranks import Ranks, is_restart, joined
 from multifaceted.training.saving import best_of
 from multifaceted.training.start import Start
-from multifaceted.training.tracking import run_facts
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,13 +10,14 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-import wandb
-from lightning.pytorch.loggers import Logger, WandbLogger
 
 from multifaceted.records import VERSION
+
+if TYPE_CHECKING:
+    import wandb
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +45,26 @@ class Wandb:
         chosen = os.environ.get("WANDB_MODE") or self.mode
         return cast(Literal["online", "offline", "disabled"], chosen or ("online" if _has_key() else "offline"))
 
-    def build(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Logger | None:
-        """The logger, or None when disabled."""
+    def start(
+        self, folder: Path, name: str, run_id: str, config: dict[str, Any], job: str = "train"
+    ) -> wandb.Run | None:
+        """The run that has this id, begun or continued; None when disabled.
+
+        Args:
+            folder: gets `wandb/`.
+            job: what kind of run it is.
+        """
         mode = self.resolved_mode()
         if mode == "disabled":
             return None
+        import wandb
+
         run = wandb.init(
             project=self.project,
             entity=self.entity,
             group=self.group,
             name=name,
+            job_type=job,
             id=run_id,
             resume="allow",
             dir=folder,
@@ -63,7 +74,7 @@ class Wandb:
         )
         if mode == "offline":
             log.info("W&B is offline; to upload: wandb sync %s/wandb/offline-run-*", folder)
-        return WandbLogger(experiment=run)
+        return run
 
 
 def _has_key() -> bool:
@@ -93,7 +104,7 @@ def run_facts(seed: int) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
         status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
