@@ -78,6 +78,22 @@ def request_seed(seed: int, request: Request) -> int:
     return int.from_bytes(digest[:6], "big")
 
 
+def in_user_turn(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    r"""The same conversation for a model whose template has no place for a system message.
+
+    The system message begins the first user's message, before a line break, as Janus's template has it.
+
+    >>> in_user_turn([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is snow?"}])
+    [{'role': 'user', 'content': 'Be brief.\nWhat is snow?'}]
+    """
+    stated = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    rest = [dict(message) for message in messages if message["role"] != "system"]
+    first = next((message for message in rest if message["role"] == "user"), None)
+    if first is not None:
+        first["content"] = "\n".join([*stated, first["content"]])
+    return rest
+
+
 def check_requests(requests: Iterable[Request]) -> None:
     """Refuse what no engine could answer or tell apart.
 
