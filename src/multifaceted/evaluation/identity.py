@@ -12,13 +12,13 @@ from multifaceted.data.locations import stem_of
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import HOW_ASKED, RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
 from multifaceted.model.weights import hash_files
 
-INDECISIVE = {*WITHOUT_MEANING, "batch_size", "device", "path", "policy"}
+INDECISIVE = {*HOW_ASKED, "batch_size", "device", "path", "policy"}
 """Settings by which no reply changes, or that a fingerprint stands for."""
 
 
@@ -40,7 +40,7 @@ class Evaluated:
         return re.sub(r"[^\w.-]+", "-", self.path).strip("-.")
 
 
-def evaluated(policy: Path | None, engine: PolicyEngine | ServerEngine | ResponseFile) -> Evaluated:
+def evaluated(policy: Path | None, engine: PolicyEngine | RemoteEngine | ResponseFile) -> Evaluated:
     """What gives the responses: the policy, whoever serves it, or without one what the engine names.
 
     Raises:
@@ -49,7 +49,7 @@ def evaluated(policy: Path | None, engine: PolicyEngine | ServerEngine | Respons
     if policy is not None:
         check_model_folder(policy)
         return Evaluated(path=str(policy), fingerprint=folder_fingerprint(policy))
-    if isinstance(engine, ServerEngine):
+    if isinstance(engine, RemoteEngine):
         named = f"{engine.model} {engine.revision or ''}"
         return Evaluated(path=engine.model, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
     if isinstance(engine, ResponseFile):

@@ -19,8 +19,8 @@ from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Ta
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import (
     RecordError,
     read_json,
@@ -50,7 +50,7 @@ class EvalConfig:
 
     policy: Path | None
     task: Task | RecordedTask
-    engine: PolicyEngine | ServerEngine | ResponseFile
+    engine: PolicyEngine | RemoteEngine | ResponseFile
     judge: Judge | None = None
     seed: int = 0
     into: Path | None = None
@@ -151,7 +151,7 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
     if isinstance(config.engine, PolicyEngine):
         assert config.policy is not None  # `evaluated` has refused it
         return config.engine.load(config.policy)
-    if isinstance(config.engine, ServerEngine) and config.policy is not None and config.engine.revision is None:
+    if isinstance(config.engine, RemoteEngine) and config.policy is not None and config.engine.revision is None:
         # The name a server has for a policy stays when the policy is trained anew; its replies must not.
         return replace(config.engine, revision=who.fingerprint)
     return config.engine
