@@ -11,13 +11,13 @@ from typing import Any
 from multifaceted.data.locations import stem_of
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import HOW_ASKED, RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, is_hub_id
 from multifaceted.model.weights import hash_files
 
-INDECISIVE = {*WITHOUT_MEANING, "batch_size", "device", "path", "policy"}
+INDECISIVE = {*HOW_ASKED, "batch_size", "device", "path", "policy"}
 """Settings by which no reply changes, or that a fingerprint stands for."""
 
 
@@ -37,7 +37,7 @@ class Evaluated:
     folder: Path | None = None
 
 
-def name_of(policy: str | None, engine: PolicyEngine | ServerEngine | ResponseFile) -> str:
+def name_of(policy: str | None, engine: PolicyEngine | RemoteEngine | ResponseFile) -> str:
     """What is evaluated, by name: the policy, whoever serves it, or without one what the engine names.
 
     Raises:
@@ -45,7 +45,7 @@ def name_of(policy: str | None, engine: PolicyEngine | ServerEngine | ResponseFi
     """
     if policy is not None:
         return policy
-    if isinstance(engine, ServerEngine):
+    if isinstance(engine, RemoteEngine):
         return engine.model
     if isinstance(engine, ResponseFile):
         return stem_of(engine.path)
@@ -55,7 +55,7 @@ def name_of(policy: str | None, engine: PolicyEngine | ServerEngine | ResponseFi
     )
 
 
-def evaluated(policy: str | None, engine: PolicyEngine | ServerEngine | ResponseFile) -> Evaluated:
+def evaluated(policy: str | None, engine: PolicyEngine | RemoteEngine | ResponseFile) -> Evaluated:
     """Who gives the responses.
 
     Raises:
@@ -69,7 +69,7 @@ def evaluated(policy: str | None, engine: PolicyEngine | ServerEngine | Response
         folder = Path(policy)
         check_model_folder(folder)
         return Evaluated(path=path, fingerprint=folder_fingerprint(folder), folder=folder)
-    if isinstance(engine, ServerEngine):
+    if isinstance(engine, RemoteEngine):
         named = f"{path} {engine.revision or ''}"
         return Evaluated(path=path, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
     return Evaluated(path=path, fingerprint=_content(engine.path))

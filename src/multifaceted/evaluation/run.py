@@ -20,8 +20,8 @@ from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Ta
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import ServerEngine
 from multifaceted.model.folder import is_hub_id
 from multifaceted.record_files import (
     RecordError,
@@ -55,7 +55,7 @@ class EvalConfig:
 
     policy: str | None
     task: Task | RecordedTask
-    engine: PolicyEngine | ServerEngine | ResponseFile
+    engine: PolicyEngine | RemoteEngine | ResponseFile
     judge: Judge | None = None
     logger: Wandb | None = None
     inspect_log: bool = False
@@ -165,7 +165,7 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
     """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
     if isinstance(config.engine, PolicyEngine):
         return replace(config.engine, policy=str(who.folder))
-    if isinstance(config.engine, ServerEngine) and who.folder is not None and config.engine.revision is None:
+    if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
         # The name a server has for a policy stays when the policy is trained anew; its replies must not.
         return replace(config.engine, revision=who.fingerprint)
     return config.engine

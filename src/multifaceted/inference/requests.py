@@ -36,6 +36,11 @@ class Request:
     sample: int = 0
     sampling: Sampling = field(default_factory=Sampling)
 
+    @property
+    def turn(self) -> int:
+        """How many answers the conversation has already."""
+        return sum(message["role"] == "assistant" for message in self.messages)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
@@ -73,8 +78,9 @@ class Engine(Protocol):
 
 
 def request_seed(seed: int, request: Request) -> int:
-    """The seed of one request's stream, below 2**48: by the run's seed, the request's id and its sample."""
-    digest = hashlib.sha256(f"generation:{seed}:{request.sample}:{request.id}".encode()).digest()
+    """The seed of one request's stream, below 2**48: by the run's seed, the request's id, its sample and its turn."""
+    turn = f".{request.turn}" if request.turn else ""
+    digest = hashlib.sha256(f"generation:{seed}:{request.sample}{turn}:{request.id}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 
@@ -92,6 +98,15 @@ def in_user_turn(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     if first is not None:
         first["content"] = "\n".join([*stated, first["content"]])
     return rest
+
+
+def whole_characters(text: str) -> str:
+    r"""A text that can be written: JSON can hold half a character, which is none.
+
+    >>> whole_characters("\ud83d\ude00 and \ud83d")
+    '😀 and �'
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def check_requests(requests: Iterable[Request]) -> None:
