@@ -187,6 +187,17 @@ def test_a_model_of_the_hub_that_a_server_answers_for_need_not_be_here(model_hub
             evaluate("run/policy", *asked, small=SMALL[:1])
 
 
+def test_a_base_model_of_the_hub_is_merely_prompted(policy, model_hub, tmp_path, monkeypatch):
+    """`+comparator=mistral_7b_base`, with a tiny model in its place that has no chat template either."""
+    monkeypatch.chdir(tmp_path)
+    (policy / "chat_template.jinja").unlink()
+    model_hub("mistral-community/Mistral-7B-v0.2", policy)
+    config = build(composed("eval", ["+comparator=mistral_7b_base", *SMALL]), EvalConfig)
+    scores = run(config, to_plain(config))
+    assert scores.metrics["seen/adherence"].n and len(list(read_jsonl(config.folder / RESPONSES))) == 44
+    assert config.folder.parent == Path("outputs/eval/mistral-community-Mistral-7B-v0.2")
+
+
 def test_a_judge_that_cannot_write_or_be_asked_is_refused_before_anything_is_generated(roomy, model_hub, tmp_path):
     bench = write_bench(tmp_path, "multifaceted_bench", [row(0)])
     judge = shutil.copytree(roomy, tmp_path / "judge")
