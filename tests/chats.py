@@ -52,8 +52,12 @@ FAMILIES = {
     ),
     "chatml": Family(bos=None, eos="<|endoftext|>", markers=["<|im_start|>", "<|im_end|>"], splits=LINES_FIRST),
     "gemma": Family(bos="<bos>", eos="<eos>", markers=["<start_of_turn>", "<end_of_turn>"], adds_bos=True),
+    "plain": Family(bos="<s>", eos="</s>", adds_bos=True),
 }
-END = {"janus": "</s>", "mistral": "</s>", "llama3": "<|eot_id|>", "chatml": "<|im_end|>", "gemma": "<end_of_turn>"}
+END = {
+    **dict.fromkeys(("janus", "mistral", "plain"), "</s>"),
+    **{"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "gemma": "<end_of_turn>"},
+}
 """With what each template ends an answer."""
 
 

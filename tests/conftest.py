@@ -1,6 +1,7 @@
 """Shared fixtures. Nothing here reaches a network: hub and tracking are offline."""
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -85,3 +86,17 @@ def tiny_run(tmp_path_factory):
     paths = [f"paths.outputs={root}/outputs", f"paths.cache={root}/cache"]
     config = build(composed("train", ["+experiment=sft", *TINY, *paths, "max_steps=2"]), TrainConfig)
     return run(config, to_plain(config), root / "outputs" / "sft")
+
+
+@pytest.fixture
+def model_hub(tmp_path, monkeypatch):
+    """Puts a folder into the hub's cache as a download leaves it: `model_hub("a/b", folder)` gives the snapshot."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def cached(name, folder, commit="0" * 39 + "1"):
+        repository = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        return shutil.copytree(folder, repository / "snapshots" / commit)
+
+    return cached

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +11,9 @@ from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
 from multifaceted.evaluation.run import EvalConfig
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.server import ServerEngine
+from multifaceted.inference.spend import Price
 from multifaceted.objective.base import Objective
 from multifaceted.synthesis.run import SynthesizeConfig
 from multifaceted.training.config import TrainConfig
@@ -49,7 +52,9 @@ def choices(group):
 
 def test_every_yaml_belongs_to_a_tested_group():
     groups = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
-    assert groups == GROUPS | EVAL_GROUPS | {"experiment", "recipe"}, "recipe: what several experiments share"
+    assert groups == GROUPS | EVAL_GROUPS | {"experiment", "recipe", "comparator"}, (
+        "recipe: what several experiments share"
+    )
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in sorted(GROUPS) for name in choices(group)])
@@ -89,6 +94,38 @@ def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, sett
     assert named is not None and named.name == "mine"
 
 
+COMPARATORS = {
+    "mistral_7b_base": ("mistral-community/Mistral-7B-v0.2", {"template": "plain", "system_in_user": False}),
+    "mistral_7b_instruct": ("mistralai/Mistral-7B-Instruct-v0.2", {"template": None, "system_in_user": True}),
+    "llama3_8b_instruct": ("meta-llama/Meta-Llama-3-8B-Instruct", {"template": None, "system_in_user": False}),
+    "janus_7b": ("kaist-ai/janus-7b", {"template": "janus", "system_in_user": False}),
+    "gpt_35_turbo": (None, {"model": "gpt-3.5-turbo-0125", "price": Price(input=0.5, output=1.5)}),
+    "gpt_4": (None, {"model": "gpt-4-0613", "price": Price(input=30.0, output=60.0)}),
+    "gpt_4_turbo": (None, {"model": "gpt-4-0125-preview", "price": Price(input=10.0, output=30.0)}),
+}
+
+
+@pytest.mark.parametrize("name", choices("comparator"))
+def test_a_comparator_of_the_paper_is_asked_as_it_says(name):
+    policy, settings = COMPARATORS[name]
+    config = build(composed("eval", [f"+comparator={name}", "task=mini"]), EvalConfig)
+    assert config.policy == policy and {key: getattr(config.engine, key) for key in settings} == settings
+    assert isinstance(config.engine, PolicyEngine if policy else ServerEngine)
+    if policy:
+        assert config.folder == Path("outputs/eval") / policy.replace("/", "-") / "mini_test_seed-0"
+
+
+@pytest.mark.parametrize("name", [name for name, (policy, _) in COMPARATORS.items() if policy])
+def test_a_comparator_can_be_asked_of_a_server(name):
+    """Which renders by a template of its own; the system message is put where it has its place all the same."""
+    policy, settings = COMPARATORS[name]
+    served = [f"+comparator={name}", "engine=server", "engine.model=served"]
+    served += ["~engine.template"] if settings["template"] else []
+    config = build(composed("eval", served), EvalConfig)
+    assert isinstance(config.engine, ServerEngine) and (config.policy, config.engine.model) == (policy, "served")
+    assert config.engine.system_in_user is settings["system_in_user"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
@@ -100,10 +137,10 @@ def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, sett
         (["task=rubric", "task.controls=[flop]"], "task.controls: ['flop'] does not fit"),
         (["task=mini", "bench=a"], "unknown key 'task.bench'"),
         (["judge=policy", "judge.engine.policy=a", "judge.runs=0"], "judge: runs is 0"),
-        (
-            ["judge=policy", "judge.engine=${engine}"],
-            "judge.engine._target_: multifaceted.inference.policy.PolicyEngine",
-        ),
+        (["judge=policy", "judge.engine=${engine}"], "judge.engine.policy is missing"),
+        (["engine.policy=a"], "engine.policy=a: what is evaluated is named by policy=... alone"),
+        (["engine.template=vicuna"], "engine: template is 'vicuna'; there are chatml, gemma, janus"),
+        (["engine.top_logprobs=-1"], "engine: top_logprobs is -1"),
     ],
 )
 def test_a_judged_task_refuses_by_name(overrides, named):

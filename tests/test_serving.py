@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.encode import Overlong, encode
-from multifaceted.data.template import conversation, render_prompts, set_template
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Request
 from multifaceted.inference.server import ServerEngine
 from multifaceted.model.export import export_model
 from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Example, Turn
+from multifaceted.template import conversation, render_prompts, set_template
 from tests.chats import END, FAMILIES, tokenizer_of
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_what_ends_an_answer_is_in_the_export(policies, template):
 @pytest.mark.parametrize("template", sorted(FAMILIES))
 def test_the_engine_returns_the_answers_that_were_trained(policies, template):
     requests = [Request(id=e.id, messages=conversation(e)) for e in examples()]
-    replies = {r.id: r for r in PolicyEngine(temperature=0.0).load(policies / template).answer(requests, seed=0)}
+    replies = {r.id: r for r in PolicyEngine(policy=str(policies / template), temperature=0.0).answer(requests, seed=0)}
     assert all(replies[e.id].text == e.chosen and replies[e.id].finished for e in examples())
 
 
@@ -186,7 +186,7 @@ def test_a_server_answers_as_the_policy_in_this_process_does(policies, server, t
         {"role": "user", "content": "What is user rain, and model snow?\n"},
     ]
     requests = [Request(id="new", messages=new), *(Request(id=e.id, messages=conversation(e)) for e in examples())]
-    here = PolicyEngine(temperature=0.0, max_tokens=60).load(policies / template)
+    here = PolicyEngine(policy=str(policies / template), temperature=0.0, max_tokens=60)
     there = ServerEngine(
         model=str(policies / template),
         ledger=tmp_path / "requests.sqlite",

@@ -11,10 +11,10 @@ import pytest
 import multifaceted.data.encode
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import COUNTS, TREES, encode
-from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, Turn
+from multifaceted.template import set_template
 from tests.data.test_stored import plain
 
 LONG = "word " * 40

@@ -13,9 +13,9 @@ from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import encode
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.source import check_examples
-from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
+from multifaceted.template import set_template
 from tests.data.shapes import write
 
 ROW = {"system": "You value brevity.", "prompt": "What is rain?", "chosen": "Water.", "rejected": "Tears of gods."}

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerFast
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.pieces import pieces_of, tree_pieces
 from multifaceted.data.preview import Look, Segment, Viewed, lay_out, show_example, show_left_out, spread
-from multifaceted.data.template import set_template
 from multifaceted.data.tokenize import Limits, Overlong, tokenize
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, StatedPreference, Turn
+from multifaceted.template import set_template
 from multifaceted.trees import TokenTree
 
 WORDS = "You value rain. Why does it rain? Because the clouds are full. No idea at all."

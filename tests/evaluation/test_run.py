@@ -9,9 +9,7 @@ import pytest
 from multifaceted.config import build, to_plain
 from multifaceted.evaluation.generation import generate
 from multifaceted.evaluation.run import EvalConfig, rescore, run
-from multifaceted.inference.in_process import InProcess
-from multifaceted.inference.policy import PolicyEngine
-from multifaceted.inference.requests import Engine, EngineError, Request
+from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
 from multifaceted.tables import score_table
@@ -126,7 +124,7 @@ def roomy(policy):
 def judged(policy, *overrides):
     """Evaluate by a judge that is the policy itself, random weights and all."""
     small = ["engine.max_tokens=4", "judge=policy", f"judge.engine.policy={policy}"]
-    small += ["judge.engine.generation.max_tokens=6", "judge.runs=2", "judge.retries=1"]
+    small += ["judge.engine.max_tokens=6", "judge.runs=2", "judge.retries=1"]
     config = build(composed("eval", [f"policy={policy}", *small, *overrides]), EvalConfig)
     return config, run(config, to_plain(config))
 
@@ -147,7 +145,7 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     verdicts = (config.folder / VERDICTS).read_bytes()
     assert verdicts.startswith(written[0]) and len(verdicts) > len(written[0]), "runs are added"
     with pytest.raises(RecordError, match=r"holds verdicts of another judge. .*engine=file engine.path="):
-        judged(roomy, "task=rubric", f"bench={bench}", "judge.engine.generation.max_tokens=7")
+        judged(roomy, "task=rubric", f"bench={bench}", "judge.engine.max_tokens=7")
     moved = shutil.copy(bench, tmp_path / "elsewhere.json")
     judged(roomy, "task=rubric", f"bench={moved}", "judge.runs=3", "engine.batch_size=2")
     assert (config.folder / VERDICTS).read_bytes() == verdicts, "a path and a batch size decide nothing"
@@ -158,17 +156,62 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     assert len(list(read_jsonl(pair.folder / VERDICTS))) >= 3 * 2 * 2 and "tie_win" in score_table(scores)
 
 
-def test_a_policy_in_this_process_is_an_engine(policy):
-    engine = InProcess(policy=policy, generation=PolicyEngine(max_tokens=6))
-    assert isinstance(engine, Engine)
-    user = {"role": "user", "content": "What is rain?"}
-    requests = [Request(id=f"{n}", messages=[user], sample=n % 2) for n in range(4)]
-    replies = {reply.id: reply.text for reply in engine.answer(requests, seed=0)}
-    assert replies == {reply.id: reply.text for reply in engine.answer(requests[::-1], seed=0)}
-    assert len(set(replies.values())) > 1
-    turns = Request(id="turns", messages=[user, {"role": "assistant", "content": "Water."}, user])
-    (reply,) = engine.answer([turns], seed=0)
-    assert reply.id == "turns"
+def test_a_model_of_the_hub_is_evaluated_by_its_id(policy, model_hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model_hub("someone/Rain-7B-v0.2", policy, commit="a" * 40)
+    config, scores = evaluate("someone/Rain-7B-v0.2")
+    assert config.folder == Path("outputs/eval/someone-Rain-7B-v0.2/mini_test_seed-0")
+    assert scores.policy == {"path": "someone/Rain-7B-v0.2", "fingerprint": f"someone/Rain-7B-v0.2@{'a' * 40}"}
+    _, local = evaluate(policy)
+    assert local.metrics == scores.metrics, "the same weights, asked the same"
+    evaluate("someone/Rain-7B-v0.2")
+    model_hub("someone/Rain-7B-v0.2", policy, commit="b" * 40)
+    with pytest.raises(RecordError, match="made with another policy"):
+        evaluate("someone/Rain-7B-v0.2")
+    pinned, _ = evaluate(f"someone/Rain-7B-v0.2@{'a' * 40}")
+    assert pinned.folder.parent.name == f"someone-Rain-7B-v0.2-{'a' * 40}"
+    with pytest.raises(ValueError, match="hf download someone/Snow"):
+        evaluate("someone/Snow")
+
+
+def test_a_model_of_the_hub_that_a_server_answers_for_need_not_be_here(model_hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with MockServer() as server:
+        asked = ["engine=server", "engine.model=rain", f"engine.base_url={server.address}"]
+        config, scores = evaluate("someone/Rain-7B", *asked, small=SMALL[:1])
+        assert config.folder == Path("outputs/eval/someone-Rain-7B/mini_test_seed-0")
+        assert scores.policy["path"] == "someone/Rain-7B" and server.asked.total() == 44
+        with pytest.raises(RecordError, match="made with another policy"):
+            evaluate("someone/Rain-7B", *asked, "engine.revision=b", small=SMALL[:1])
+        with pytest.raises(ValueError, match="run/policy is not a folder"):
+            evaluate("run/policy", *asked, small=SMALL[:1])
+
+
+def test_a_base_model_of_the_hub_is_merely_prompted(policy, model_hub, tmp_path, monkeypatch):
+    """`+comparator=mistral_7b_base`, with a tiny model in its place that has no chat template either."""
+    monkeypatch.chdir(tmp_path)
+    (policy / "chat_template.jinja").unlink()
+    model_hub("mistral-community/Mistral-7B-v0.2", policy)
+    config = build(composed("eval", ["+comparator=mistral_7b_base", *SMALL]), EvalConfig)
+    scores = run(config, to_plain(config))
+    assert scores.metrics["seen/adherence"].n and len(list(read_jsonl(config.folder / RESPONSES))) == 44
+    assert config.folder.parent == Path("outputs/eval/mistral-community-Mistral-7B-v0.2")
+
+
+def test_a_judge_that_cannot_write_or_be_asked_is_refused_before_anything_is_generated(roomy, model_hub, tmp_path):
+    bench = write_bench(tmp_path, "multifaceted_bench", [row(0)])
+    judge = shutil.copytree(roomy, tmp_path / "judge")
+    (judge / "chat_template.jinja").unlink()
+    model_hub("someone/judge", judge)
+    encoder = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+    unasked = "no chat template"
+    for name, problem in ((str(judge), unasked), ("someone/judge", unasked), ("a/b", "hf download a/b")):
+        with pytest.raises(ValueError, match=problem):
+            judged(roomy, "task=rubric", f"bench={bench}", f"judge.engine.policy={name}")
+    (judge / "config.json").write_text(json.dumps(json.loads((judge / "config.json").read_text()) | encoder))
+    with pytest.raises(ValueError, match="is a BertForMaskedLM"):
+        judged(roomy, "task=rubric", f"bench={bench}", f"judge.engine.policy={judge}")
+    assert not (roomy.parent / "eval").exists()
 
 
 def test_a_judge_whose_weights_changed_is_another_judge(roomy, tmp_path):
@@ -234,7 +277,7 @@ def questions(tmp_path):
 def test_both_turns_are_asked_of_a_server_and_judged(roomy, questions, tmp_path):
     with MockServer() as server:
         settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
-        small = ["judge=policy", f"judge.engine.policy={roomy}", "judge.engine.generation.max_tokens=4"]
+        small = ["judge=policy", f"judge.engine.policy={roomy}", "judge.engine.max_tokens=4"]
         overrides = ["task=mt_bench", f"bench={questions}", *settings, f"engine.base_url={server.address}", *small]
         config, scores = evaluate(roomy, *overrides, small=["judge.runs=1", "judge.retries=0"])
     rows = list(read_jsonl(config.folder / RESPONSES))

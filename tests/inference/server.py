@@ -14,6 +14,7 @@ import json
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Also "garbage", which is no completion.
@@ -26,7 +27,9 @@ class MockServer:
     """Attributes:
     faults: share of the sends that meet one of `kinds`.
     retry_after: what a rate limit asks to wait.
-    refusal: status, code and message with which every request is refused.
+    refusal: status, code and message with which requests are refused.
+    refuses: which of them, by the body; by default all.
+    alter: makes another answer of a body and its completion.
     asked, paid: by conversation, how often it was sent, and how often an answer was computed.
     """
 
@@ -36,6 +39,8 @@ class MockServer:
     seed: int = 0
     retry_after: float = 0.2
     refusal: tuple[int, str, str] | None = None
+    refuses: Callable[[dict], bool] = lambda asked: True
+    alter: Callable[[dict, dict], object] = lambda asked, answer: answer
     has_usage: bool = True
     port: int = 0
     asked: Counter = field(default_factory=Counter)
@@ -70,8 +75,8 @@ class MockServer:
                 lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "content-type: application/json"]
                 writer.write("\r\n".join([*lines, *extra, "", ""]).encode() + content)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # who was asked is gone, or this server ends
         finally:
             writer.close()
 
@@ -86,7 +91,7 @@ class MockServer:
             self.headers.append(headers)
         key = hashlib.sha256(json.dumps(asked["messages"]).encode()).hexdigest()
         self.asked[key] += 1
-        if self.refusal:
+        if self.refusal and self.refuses(asked):
             status, code, message = self.refusal
             return status, {"error": {"message": message, "code": code}}, []
         self.in_flight += 1
@@ -114,8 +119,11 @@ class MockServer:
         choice = {"index": 0, "message": message, "finish_reason": "length" if kind == "cut" else "stop"}
         words = sum(len(message["content"].split()) for message in asked["messages"])
         usage = {"prompt_tokens": words, "completion_tokens": len(text.split())}
-        answer = {"id": key, "object": "chat.completion", "model": asked["model"], "choices": [choice]}
-        return 200, answer | ({"usage": usage} if self.has_usage else {}), []
+        usage["total_tokens"] = sum(usage.values())
+        if asked.get("logprobs"):
+            choice["logprobs"] = {"content": [position(text, asked["top_logprobs"])] if text else []}
+        answer = {"id": key, "object": "chat.completion", "created": 0, "model": asked["model"], "choices": [choice]}
+        return 200, self.alter(asked, answer | ({"usage": usage} if self.has_usage else {})), []
 
     def counts(self) -> dict:
         return {
@@ -138,10 +146,7 @@ class MockServer:
             try:
                 self._loop.run_until_complete(self._task)
             except asyncio.CancelledError:
-                rest = asyncio.all_tasks(self._loop)
-                for task in rest:
-                    task.cancel()
-                self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+                self._loop.run_until_complete(cancel_the_rest())
                 self._loop.close()
 
         self._thread = threading.Thread(target=run, daemon=True)
@@ -152,6 +157,21 @@ class MockServer:
     def __exit__(self, *_) -> None:
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(10)
+
+
+def position(text, number):
+    """Log-probabilities of so many first tokens, of which the first word is the likeliest."""
+    tokens = [text.split()[0], *(f"<{place}>" for place in range(1, number))]
+    likeliest = [{"token": token, "logprob": -0.1 - place} for place, token in enumerate(tokens)]
+    return likeliest[0] | {"top_logprobs": likeliest}
+
+
+async def cancel_the_rest() -> None:
+    """End all connections of this loop."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from multifaceted.data.template import set_template
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
 from multifaceted.inference.requests import EngineError
 from multifaceted.model.tokenizer import train_tokenizer
+from multifaceted.template import set_template
 
 TOLERANCE = 1e-4
 TEXTS = ["The rain falls on the plain. Snow is water, and so is rain.", "You value rain. Why? Because it rains."] * 3
@@ -145,7 +145,7 @@ def test_a_text_that_the_context_does_not_hold_is_refused_before_anything_is_com
     ("template", "message"),
     [
         ("{{ messages[0]['content'] }}{% if messages[-1]['role'] == 'assistant' %}x{% endif %}", "does not show the"),
-        ("{{ raise_exception('not today') }}", "refuses 'one': not today"),
+        ("{{ raise_exception('not today') }}", "refuses prompt 'one': not today"),
         (None, "no chat template"),
     ],
 )

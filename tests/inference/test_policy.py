@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from multifaceted.inference.policy import GumbelNoise, PolicyEngine
-from multifaceted.inference.requests import EngineError, Request, request_seed
+from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.requests import Engine, EngineError, Request, request_seed
+from multifaceted.inference.sampling import GumbelNoise
+from multifaceted.records import Sampling
 
 
 def test_gumbel_noise_samples_the_distribution():
@@ -26,16 +29,25 @@ def test_excluded_tokens_stay_excluded():
     assert all(int(noise(None, scores).argmax()) != 1 for _ in range(200))
 
 
-def request(name, *turns, system="Be kind.", sample=0):
+def request(name, *turns, system="Be kind.", sample=0, sampling=None):
     roles = ("user", "assistant")
     messages = [{"role": roles[place % 2], "content": turn} for place, turn in enumerate(turns or (name,))]
-    return Request(id=name, messages=[{"role": "system", "content": system}, *messages], sample=sample)
+    stated = [{"role": "system", "content": system}, *messages]
+    return Request(id=name, messages=stated, sample=sample, sampling=sampling or Sampling())
 
 
 def answers(engine, policy, *requests, seed=0):
     """In the order of the requests."""
-    found = {reply.id: reply for reply in engine.load(policy).answer(requests, seed)}
+    found = {reply.id: reply for reply in replace(engine, policy=str(policy)).answer(requests, seed)}
     return [found[each.id] for each in requests]
+
+
+def test_the_order_of_requests_changes_no_answer(tiny_run):
+    asked = [request(f"{n}", "What is rain?", sample=n % 2) for n in range(4)]
+    engine = PolicyEngine(max_tokens=6)
+    replies = answers(engine, tiny_run.exported, *asked)
+    assert replies[::-1] == answers(engine, tiny_run.exported, *asked[::-1])
+    assert len({reply.text for reply in replies}) > 1
 
 
 def test_streams_belong_to_prompts():
@@ -75,7 +87,7 @@ def test_samples_of_one_request_differ_and_come_again(tiny_run):
 )
 def test_requests_that_no_engine_can_answer_are_refused(tiny_run, asked, message):
     with pytest.raises(EngineError, match=message):
-        next(PolicyEngine().load(tiny_run.exported).answer(asked, seed=0))
+        next(PolicyEngine(policy=str(tiny_run.exported)).answer(asked, seed=0))
 
 
 def test_every_token_that_ends_a_turn_ends_an_answer(tiny_run, tmp_path):
@@ -95,13 +107,131 @@ def test_every_token_that_ends_a_turn_ends_an_answer(tiny_run, tmp_path):
     assert before[0].text.startswith(after[0].text)
 
 
-def test_a_prompt_that_the_template_refuses_is_named(tiny_run, tmp_path):
-    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
-    (policy / "chat_template.jinja").write_text(
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages }}"
-    )
-    with pytest.raises(EngineError, match="refuses prompt 'Rain\\?': no system role"):
+def with_template(run, folder, template):
+    """A copy of the policy with another chat template, or with none."""
+    policy = shutil.copytree(run.exported, folder / "policy")
+    path = policy / "chat_template.jinja"
+    path.unlink() if template is None else path.write_text(template)
+    return policy
+
+
+TURNS = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+IF_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ ACTION }}{% endif %}" + TURNS
+REFUSES = IF_SYSTEM.replace("{{ ACTION }}", "{{ raise_exception('no system role') }}")
+DROPS = IF_SYSTEM.replace("{{ ACTION }}", "{% set messages = messages[1:] %}")
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (REFUSES, "refuses prompt 'Rain\\?': no system role. If that is about the system message"),
+        (DROPS, "leaves the system message of 'Rain\\?' out"),
+    ],
+)
+def test_a_template_without_a_place_for_the_system_message(tiny_run, tmp_path, template, problem):
+    policy = with_template(tiny_run, tmp_path, template)
+    with pytest.raises(EngineError, match=f"{problem}.*engine.system_in_user=true"):
         answers(PolicyEngine(), policy, request("Rain?"))
+    engine = PolicyEngine(system_in_user=True, temperature=0.0, max_tokens=3)
+    (reply,) = answers(engine, policy, request("Rain?"))
+    assert reply.prompt_tokens == len(tokens(policy, "user: Be kind.\nRain?</s>"))
+    (other,) = answers(engine, policy, Request(id="a", messages=[{"role": "user", "content": "Be kind.\nRain?"}]))
+    assert (reply.text, reply.prompt_tokens) == (other.text, other.prompt_tokens)
+
+
+def test_what_a_template_refuses_of_a_conversation_without_a_system_message_is_said_alone(tiny_run, tmp_path):
+    policy = with_template(
+        tiny_run, tmp_path, "{% if messages|length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
+    )
+    user = {"role": "user", "content": "Rain?"}
+    with pytest.raises(EngineError, match=r"refuses prompt 'a': one turn$"):
+        answers(PolicyEngine(), policy, Request(id="a", messages=[user, {"role": "assistant", "content": "W"}, user]))
+
+
+def tokens(policy, text):
+    return AutoTokenizer.from_pretrained(policy)(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_base_model_without_a_template_is_merely_prompted(tiny_run, tmp_path):
+    policy = with_template(tiny_run, tmp_path, None)
+    asked = [request("Rain?"), request("2", "Rain?", "Water.", "And snow?")]
+    with pytest.raises(EngineError, match=r"no chat template.*engine.template=<chatml.*plain is for a base model"):
+        PolicyEngine(policy=str(policy)).files()
+    plain = PolicyEngine(template="plain", temperature=0.0, max_tokens=3)
+    texts = ["<s>Be kind.\nRain?\n", "<s>Be kind.\nRain?\nWater.\nAnd snow?\n"]
+    prompts = [tokens(policy, text) for text in texts]
+    replies = answers(plain, policy, *asked)
+    assert [reply.prompt_tokens for reply in replies] == [len(prompt) for prompt in prompts]
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    for prompt, reply in zip(prompts, replies, strict=True):
+        assert prompt.count(model.config.bos_token_id) == 1
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)[0, len(prompt) :]
+        assert reply.text == AutoTokenizer.from_pretrained(policy).decode(written, skip_special_tokens=True)
+
+
+def test_a_template_whose_tokens_the_policy_lacks_is_refused(tiny_run):
+    with pytest.raises(EngineError, match=r"engine.template=chatml: the tokenizer has no special token <\|im_start\|>"):
+        PolicyEngine(policy=str(tiny_run.exported), template="chatml").files()
+
+
+def test_a_policy_is_loaded_once_however_often_it_is_asked(tiny_run, monkeypatch):
+    loads = []
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda folder, **given: loads.append(given) or load(folder, **given)
+    )
+    engine = PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
+    assert list(engine.answer([], seed=0)) == [] and engine.files() and not loads, "nothing is asked yet"
+    first, again = (list(engine.answer([request("Rain?")], seed=0)) for _ in range(2))
+    assert first == again and loads == [{"use_safetensors": True, "trust_remote_code": False}]
+    assert isinstance(engine, Engine) and engine == PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
+
+
+def test_prompts_with_other_settings_are_answered_as_each_alone(tiny_run):
+    """In one call, where each settles differently."""
+    settings = [Sampling(temperature=0.0, max_tokens=3), Sampling(top_p=0.5, max_tokens=9), Sampling(max_tokens=6)]
+    asked = [request(f"{n}", "Rain?", sampling=each) for n, each in enumerate(settings)]
+    together = answers(PolicyEngine(), tiny_run.exported, *asked)
+    alone = [answers(PolicyEngine(), tiny_run.exported, each)[0] for each in asked]
+    assert together == alone and [reply.completion_tokens for reply in together] == [3, 9, 6]
+    ignoring = answers(PolicyEngine(temperature=0.0, max_tokens=3), tiny_run.exported, *asked)
+    assert len({reply.text for reply in ignoring}) == 1, "the engine's own settings win"
+
+
+def test_what_a_generation_config_says_of_sampling_does_not_count(tiny_run, tmp_path):
+    """Of instruct models it sets a temperature or a repetition penalty, which nobody asked for."""
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    engine = PolicyEngine(temperature=0.0, max_tokens=12)
+    before = answers(engine, policy, request("Rain?"))
+    path = policy / "generation_config.json"
+    first = tokens(policy, before[0].text)[0]
+    suggested = {
+        "repetition_penalty": 9.0,
+        "suppress_tokens": [first],
+        "do_sample": True,
+        "temperature": 9.0,
+        "top_k": 2,
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | suggested))
+    assert answers(engine, policy, request("Rain?")) == before
+
+
+def test_first_tokens_are_those_of_a_forward_pass_whatever_the_sampling_and_the_batch(tiny_run):
+    policy, number = tiny_run.exported, 5
+    tokenizer, model = AutoTokenizer.from_pretrained(policy), AutoModelForCausalLM.from_pretrained(policy)
+    asked = [request("Rain?"), request("What is snow, and why is it so cold?"), request("3", "Rain?", "W.", "Why?")]
+    drawn = {"temperature": 0.3, "top_p": 0.2, "repetition_penalty": 2.0}
+    engines = [PolicyEngine(top_logprobs=number, max_tokens=2, **given) for given in ({}, drawn, {"batch_size": 1})]
+    found = [answers(engine, policy, *asked) for engine in engines]
+    for place, each in enumerate(asked):
+        prompt = tokenizer.apply_chat_template(each.messages, add_generation_prompt=True, return_tensors="pt")
+        logps, ids = model(prompt["input_ids"]).logits[0, -1].log_softmax(-1).topk(number)
+        expected = {tokenizer.decode([id]): logp for id, logp in zip(ids.tolist(), logps.tolist(), strict=True)}
+        assert len(expected) == number
+        for replies in found:
+            assert replies[place].first_token == pytest.approx(expected, abs=1e-5)
+            assert list(replies[place].first_token) == list(expected), "the likeliest first"
+    assert answers(PolicyEngine(max_tokens=2), policy, asked[0])[0].first_token is None
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0.0}, {"max_tokens": 0}, {"batch_size": 0}])

@@ -1,6 +1,9 @@
 """Asking a server: everything is answered once, within the caps, whatever goes wrong on the way."""
 
 import logging
+import socket
+import sqlite3
+import threading
 import time
 import traceback
 from dataclasses import replace
@@ -9,13 +12,13 @@ import pytest
 
 from multifaceted.config import ConfigError, build
 from multifaceted.evaluation.run import EvalConfig
-from multifaceted.inference.faults import asked_to_wait
+from multifaceted.inference.faults import asked_to_wait, shown
 from multifaceted.inference.requests import PAPER, EngineError, Request, request_seed
 from multifaceted.inference.server import ServerEngine
 from multifaceted.inference.spend import Price
 from tests.conftest import composed
 from tests.inference.asking import engine, requests, totals
-from tests.inference.server import MockServer
+from tests.inference.server import KINDS, MockServer
 
 KEY = "sk-a-very-secret-key"
 
@@ -61,6 +64,7 @@ CHANGES = [
     {"repetition_penalty": 1.1},
     {"omits": ["seed"]},
     {"top_logprobs": 5},
+    {"system_in_user": True},
     {"revision": "step-100"},
 ]
 
@@ -93,17 +97,17 @@ def test_so_many_are_in_flight_and_no_more(tmp_path):
 
 def test_faults_that_pass_are_tried_again_and_every_send_is_accounted_for(tmp_path):
     asked = requests(80)
-    with MockServer(faults=0.4, kinds=("rate_limit", "error", "timeout", "cut", "empty", "garbage")) as server:
+    with MockServer(faults=0.4) as server:
         replies = list(engine(server, tmp_path, timeout=1.5, in_flight=32, attempts=12).answer(asked, seed=0))
         counts = server.counts()
     assert sorted(reply.id for reply in replies) == sorted(request.id for request in asked)
-    assert all(counts["met"][kind] for kind in ("rate_limit", "error", "timeout", "cut", "empty", "garbage"))
+    assert all(counts["met"][kind] for kind in KINDS)
     assert sum(not reply.finished for reply in replies) == counts["met"]["cut"]
     assert sum(reply.text == "" and reply.finished for reply in replies) == counts["met"]["empty"]
     found = totals(tmp_path)
     assert (found.sends, found.replies) == (counts["asked"], 80)
     assert found.refused == counts["met"]["rate_limit"] + counts["met"]["error"]
-    assert found.lost == counts["met"]["timeout"] + counts["met"]["garbage"]
+    assert found.lost == counts["met"]["timeout"]
 
 
 def test_a_server_is_given_the_time_it_asks_for(tmp_path):
@@ -127,14 +131,14 @@ def test_retry_after_is_seconds_or_a_date():
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        (400, None, "too long for the model's context"),
         (401, None, "key_variable"),
+        (402, None, "no money left"),
+        (403, None, "may not be used for this model"),
         (404, None, "there is no such model, or `base_url`"),
-        (422, None, "does not know one of the settings"),
         (429, "insufficient_quota", "the quota is exhausted"),
     ],
 )
-def test_what_does_not_pass_is_not_tried_again(tmp_path, status, code, says):
+def test_what_concerns_every_request_ends_the_run(tmp_path, status, code, says):
     with MockServer(refusal=(status, code, "that cannot be")) as server:
         with pytest.raises(EngineError, match=says) as caught:
             list(engine(server, tmp_path, in_flight=4).answer(requests(50), seed=0))
@@ -143,12 +147,132 @@ def test_what_does_not_pass_is_not_tried_again(tmp_path, status, code, says):
     assert totals(tmp_path).spent == 0
 
 
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(400, "too long for the model's context"), (413, "too long"), (422, "know one of the settings")],
+)
+def test_a_request_that_is_refused_does_not_keep_the_others(tmp_path, status, says):
+    refused = ("Response 3,", "Response 7,")
+    with MockServer(
+        refusal=(status, None, "that cannot be"),
+        refuses=lambda asked: asked["messages"][-1]["content"].startswith(refused),
+    ) as server:
+        replies = []
+        with pytest.raises(EngineError, match=says) as caught:
+            for reply in engine(server, tmp_path, in_flight=2).answer(requests(20), seed=0):
+                replies.append(reply)
+        assert server.asked.total() == 20 and server.asked.most_common(1)[0][1] == 1
+        assert {f"r{i}" for i in range(20)} - {reply.id for reply in replies} == {"r3", "r7"}
+        message = str(caught.value)
+        assert "2 have no answer, 'r3', 'r7'; the first: request 'r3' failed: " in message
+        assert "that cannot be" in message and "18 of 20 requests are answered" in message
+        server.refusal = None
+        assert len(list(engine(server, tmp_path).answer(requests(20), seed=0))) == 20
+        assert server.asked.total() == 22
+    assert totals(tmp_path).refused == 2
+
+
+def test_a_request_that_fails_while_others_are_answered_does_not_keep_them(tmp_path):
+    with (
+        MockServer(
+            delay=0.01,
+            refusal=(500, None, "out of order"),
+            refuses=lambda asked: "Response 0," in asked["messages"][-1]["content"],
+        ) as server,
+        pytest.raises(EngineError, match="1 have no answer, 'r0'; the first: request 'r0' failed 3 times") as caught,
+    ):
+        list(engine(server, tmp_path, in_flight=2, attempts=3).answer(requests(30), seed=0))
+    assert "29 of 30 requests are answered" in str(caught.value)
+
+
+def test_a_server_that_answers_nobody_is_not_asked_by_all(tmp_path):
+    with MockServer(refusal=(500, None, "out of order")) as server:
+        with pytest.raises(EngineError, match="failed 3 times: Error code: 500 - out of order"):
+            list(engine(server, tmp_path, in_flight=4, attempts=3).answer(requests(50), seed=0))
+        assert server.asked.total() <= 4 * 3
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more(tmp_path):
+    odd = lambda asked, answer: {"error": "upstream"} if "Response 0," in asked["messages"][-1]["content"] else answer  # noqa: E731
+    with MockServer(alter=odd) as server:
+        with pytest.raises(
+            EngineError, match=r"'r0'; the first: request 'r0' failed 2 times: no chat completion: .*upstr"
+        ):
+            list(engine(server, tmp_path, price=Price(output=1.0)).answer(requests(10), seed=0))
+        assert server.asked.total() == 11 and server.asked.most_common(1)[0][1] == 2
+    found = totals(tmp_path)
+    assert (found.lost, found.replies) == (2, 9), "both may be paid for"
+    assert found.spent > 2 * 4096 / 1e6
+
+
+def test_a_kept_reply_that_cannot_be_read_is_neither_asked_again_nor_lost(tmp_path):
+    with MockServer() as server:
+        list(engine(server, tmp_path).answer(requests(3), seed=0))
+        with sqlite3.connect(tmp_path / "l.sqlite") as ledger:
+            ledger.execute("UPDATE requests SET reply = '{}' WHERE request LIKE '%Response 1,%'")
+        with pytest.raises(EngineError, match=r"request 'r1' failed: no chat completion: \{\}"):
+            list(engine(server, tmp_path).answer(requests(4), seed=0))
+        assert server.asked.total() == 4 and totals(tmp_path).lost == 0
+
+
+NO_SYSTEM = "System role not supported"
+
+
+def test_a_system_message_can_begin_the_users_turn(tmp_path):
+    with MockServer(
+        refusal=(400, None, NO_SYSTEM), refuses=lambda asked: asked["messages"][0]["role"] == "system"
+    ) as server:
+        with pytest.raises(EngineError, match=r"System role not supported; .*engine\.system_in_user=true"):
+            list(engine(server, tmp_path).answer(requests(1), seed=0))
+        (reply,) = engine(server, tmp_path, system_in_user=True).answer(requests(1), seed=0)
+    assert reply.text and server.bodies[-1]["messages"] == [
+        {"role": "user", "content": "Judge fairly.\nResponse 0, wörds 雪"}
+    ]
+
+
+def test_the_first_token_comes_with_its_log_probabilities(tmp_path):
+    with MockServer() as server:
+        plain, likely = engine(server, tmp_path), engine(server, tmp_path, top_logprobs=2)
+        (without,), (reply,) = (list(each.answer(requests(1), seed=0)) for each in (plain, likely))
+        (again,) = likely.answer(requests(1), seed=0)
+    assert [body.get("top_logprobs") for body in server.bodies] == [None, 2] and server.bodies[1]["logprobs"] is True
+    assert without.first_token is None and reply.first_token == {"So": -0.1, "<1>": -1.1}
+    assert again == replace(reply, was_kept=True)
+
+
+def test_log_probabilities_that_cannot_be_read_are_no_reply(tmp_path):
+    def broken(asked, answer):
+        answer["choices"][0]["logprobs"] = {"content": [{"token": "So"}]}
+        return answer
+
+    unreadable = pytest.raises(EngineError, match=r"no chat completion: .*logprobs")
+    with MockServer(alter=broken) as server, unreadable:
+        list(engine(server, tmp_path, top_logprobs=2).answer(requests(1), seed=0))
+
+
 def test_a_server_that_is_not_there_costs_nothing(tmp_path):
     with MockServer() as server:
         pass
     with pytest.raises(EngineError, match="failed 2 times: the connection failed"):
         list(engine(server, tmp_path, attempts=2).answer(requests(1), seed=0))
     assert totals(tmp_path).refused == 2 and totals(tmp_path).lost == 0
+
+
+@pytest.mark.parametrize("place", range(0, 520, 7))
+def test_no_part_of_a_key_is_shown_wherever_a_message_is_cut(place):
+    said = shown("x" * place + KEY + "y" * 600, [KEY])
+    assert not any(KEY[:size] in said for size in range(4, len(KEY) + 1)) and len(said) <= 500
+
+
+def test_the_key_in_an_answer_that_cannot_be_read_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    unreadable = pytest.raises(EngineError, match=r"no chat completion: .*\*\*\*")
+    with (
+        MockServer(alter=lambda asked, answer: {"headers": f"{'x' * 170} Bearer {KEY}"}) as server,
+        unreadable as caught,
+    ):
+        list(engine(server, tmp_path, key_variable="JUDGE_KEY").answer(requests(1), seed=0))
+    assert KEY[:6] not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_key_is_nowhere(tmp_path, monkeypatch, caplog):
@@ -196,3 +320,15 @@ def test_the_engines_of_the_configs_are_those_of_the_paper(name):
     assert body.get("repetition_penalty") == (1.03 if name == "server" else None)
     with pytest.raises(ConfigError, match="caps nothing"):
         build(composed("eval", ["policy=x", f"engine={name}", "engine.model=m", "engine.max_spend=1"]), EvalConfig)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_the_server_of_these_tests_ends_without_a_word(monkeypatch, caplog, connected):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    with MockServer() as server:
+        connection = socket.create_connection(("127.0.0.1", server.port)) if connected else None
+        time.sleep(0.05)
+    if connection is not None:
+        connection.close()
+    assert not raised and not caplog.records

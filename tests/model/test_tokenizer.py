@@ -3,8 +3,8 @@
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from multifaceted.data.template import set_template
 from multifaceted.model.tokenizer import ends_of_turn, hide_blank
+from multifaceted.template import set_template
 from tests.chats import FAMILIES, tokenizer_of
 
 ASKED = [{"role": "user", "content": "Rain?"}]

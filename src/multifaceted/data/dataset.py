@@ -20,9 +20,9 @@ from multifaceted.data.mix import Mix, Shown
 from multifaceted.data.overlap.clean import Found, Overlap
 from multifaceted.data.source import DataSource, check_examples
 from multifaceted.data.stored import select, store
-from multifaceted.data.template import refuse_lost_system, set_template
 from multifaceted.data.tokenize import Encoded, Overlong
 from multifaceted.records import Example
+from multifaceted.template import refuse_lost_system, set_template
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,7 +74,7 @@ class Data:
     """Where examples come from and how they become tokens.
 
     Attributes:
-        template: a name in `data/templates`, or "own" for the one the tokenizer brings.
+        template: a name in `templates/`, or "own" for the one the tokenizer brings.
         max_length: most tokens of a prompt with one response.
         overlong: what happens to a longer one.
         on_bad_row: what happens to a row that cannot be trained on.

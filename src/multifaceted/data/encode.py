@@ -28,11 +28,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.template import render_answered
 from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
 from multifaceted.data.tokens import StoredTrees, write_trees
 from multifaceted.record_files import RecordError, alone_at, put_in_place, read_json, write_json
 from multifaceted.records import VERSION, Example
+from multifaceted.template import render_answered
 from multifaceted.trees import TokenTree
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.bad_rows import BadRowError, BadRows
-from multifaceted.data.template import conversation, render_answered, render_prompts, special_tokens
 from multifaceted.records import Example
+from multifaceted.template import conversation, render_answered, render_prompts, special_tokens
 from multifaceted.trees import TokenTree, as_tokens
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multifaceted.data.locations import stem_of
 from multifaceted.inference.files import ResponseFile
-from multifaceted.inference.in_process import InProcess
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import HOW_ASKED, RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
-from multifaceted.model.folder import check_model_folder
+from multifaceted.model.folder import check_model_folder, is_hub_id
 from multifaceted.model.weights import hash_files
 
-INDECISIVE = {*WITHOUT_MEANING, "batch_size", "device", "path", "policy"}
+INDECISIVE = {*HOW_ASKED, "batch_size", "device", "path", "policy"}
 """Settings by which no reply changes, or that a fingerprint stands for."""
 
 
@@ -27,51 +26,78 @@ class Evaluated:
     """What gave the responses.
 
     Attributes:
-        path: its folder, its name on a server, or the file of its responses.
-        fingerprint: of a folder its content, of a server's model its name and revision, of a file its bytes.
+        path: its folder or hub id, its name on a server, or the name of the file of its responses.
+        fingerprint: of a folder its content; of a hub id that answers in this process its commit; of what a server
+            answers for, which need not be here, its name and revision; of a file its bytes.
+        folder: where its files are; None where nothing here needs them.
     """
 
     path: str
     fingerprint: str
-
-    @property
-    def folder_name(self) -> str:
-        """Its name as that of a folder."""
-        return re.sub(r"[^\w.-]+", "-", self.path).strip("-.")
+    folder: Path | None = None
 
 
-def evaluated(policy: Path | None, engine: PolicyEngine | ServerEngine | ResponseFile) -> Evaluated:
-    """What gives the responses: the policy, whoever serves it, or without one what the engine names.
+def name_of(policy: str | None, engine: PolicyEngine | RemoteEngine | ResponseFile) -> str:
+    """What is evaluated, by name: the policy, whoever serves it, or without one what the engine names.
 
     Raises:
-        ValueError: `policy` is not a policy folder, or there is none to generate with.
+        ValueError: there is none.
     """
     if policy is not None:
-        check_model_folder(policy)
-        return Evaluated(path=str(policy), fingerprint=folder_fingerprint(policy))
-    if isinstance(engine, ServerEngine):
-        named = f"{engine.model} {engine.revision or ''}"
-        return Evaluated(path=engine.model, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
+        return policy
+    if isinstance(engine, RemoteEngine):
+        return engine.model
     if isinstance(engine, ResponseFile):
-        return Evaluated(path=stem_of(engine.path), fingerprint=_content(engine.path))
+        return stem_of(engine.path)
     raise ValueError(
-        "policy is missing; name a folder that train.py exported (policy=outputs/orpo/policy), or let a server"
-        " (engine=server) or a file (engine=file) give the responses"
+        "policy is missing; name a folder that train.py exported (policy=outputs/orpo/policy) or a model on the hub"
+        " (policy=kaist-ai/janus-7b), or let a server (engine=server) or a file (engine=file) give the responses"
     )
 
 
-def decisive(engine: Engine | PolicyEngine, settings: Any) -> dict[str, Any]:
+def evaluated(policy: str | None, engine: PolicyEngine | RemoteEngine | ResponseFile) -> Evaluated:
+    """Who gives the responses.
+
+    Raises:
+        ValueError: there is no policy, or none that can answer.
+    """
+    path = name_of(policy, engine)
+    if isinstance(engine, PolicyEngine):
+        files = replace(engine, policy=path).files()
+        return Evaluated(path=path, fingerprint=files.fingerprint(), folder=files.folder)
+    if policy is not None and not is_hub_id(policy):
+        folder = Path(policy)
+        check_model_folder(folder)
+        return Evaluated(path=path, fingerprint=folder_fingerprint(folder), folder=folder)
+    if isinstance(engine, RemoteEngine):
+        named = f"{path} {engine.revision or ''}"
+        return Evaluated(path=path, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
+    return Evaluated(path=path, fingerprint=_content(engine.path))
+
+
+def as_folder(name: str) -> str:
+    """A name as that of a folder.
+
+    >>> as_folder("mistralai/Mistral-7B-Instruct-v0.2")
+    'mistralai-Mistral-7B-Instruct-v0.2'
+    """
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
+def decisive(engine: Engine, settings: Any) -> dict[str, Any]:
     """What of an engine decides what it says.
 
     Args:
         settings: the engine as plain data.
+
+    Raises:
+        ValueError: it is a policy in this process that cannot answer, or a file that is not there.
     """
     kept: dict[str, Any] = _kept(settings)
     if isinstance(engine, ResponseFile):
         kept["content"] = _content(engine.path)
-    if isinstance(engine, InProcess):
-        check_model_folder(engine.policy)
-        kept["weights"] = folder_fingerprint(engine.policy)
+    if isinstance(engine, PolicyEngine) and engine.policy is not None:
+        kept["weights"] = engine.files().fingerprint()
     return kept
 
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
 from multifaceted.records import Likelihood
 
 
-def likelihoods(passages: Sequence[Passage], policy: Path, device: str | None, path: Path) -> dict[str, Likelihood]:
+def likelihoods(passages: Sequence[Passage], engine: PolicyEngine, path: Path) -> dict[str, Likelihood]:
     """The likelihood of every passage, by id; what the file has is not asked again.
 
     Args:
-        policy: a folder that `train.py` exported.
+        engine: whose policy is asked, and how a conversation is put to it.
         path: the `likelihoods.jsonl`.
 
     Raises:
@@ -25,7 +26,9 @@ def likelihoods(passages: Sequence[Passage], policy: Path, device: str | None, p
     found = read_likelihoods(path)
     missing = [passage for passage in passages if passage.id not in found]
     if missing:
-        model = LikelihoodModel.load(policy, device)
+        model = LikelihoodModel.load(
+            engine.files().folder, engine.device, engine.template, system_in_user=engine.system_in_user
+        )
         found |= {each.id: each for each in append_jsonl(path, model.score(missing))}
     return found
 

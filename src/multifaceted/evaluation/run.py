@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multifaceted.evaluation.generation import generate, is_complete
-from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
+from multifaceted.evaluation.identity import Evaluated, as_folder, decisive, evaluated, name_of
 from multifaceted.evaluation.inspect_log import require_inspect
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.likelihoods import likelihoods
@@ -31,8 +31,9 @@ from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.server import ServerEngine
+from multifaceted.model.folder import is_hub_id
 from multifaceted.record_files import (
     RecordError,
     read_json,
@@ -68,19 +69,19 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported. Where a server or a file gives the responses it says whose they are;
-            without it, what the engine names is evaluated.
+        policy: a folder that `train.py` exported, or a hub id. Where a server or a file gives the responses it says
+            whose they are; without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
         logger: where figures and tables go beside the files.
         inspect_log: whether to write `inspect.eval` too, which inspect_ai's viewer opens.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
-        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy, or without one in
-            `outputs/eval/<model>`.
+        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy's folder, or without one
+            in `outputs/eval/<model>`.
     """
 
-    policy: Path | None
+    policy: str | None
     task: Task | RecordedTask
-    engine: PolicyEngine | ServerEngine | ResponseFile
+    engine: PolicyEngine | RemoteEngine | ResponseFile
     judge: Judge | None = None
     logger: Wandb | None = None
     inspect_log: bool = False
@@ -91,6 +92,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if isinstance(self.task, JudgedTask) and self.judge is None:
             raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
+        if isinstance(self.engine, PolicyEngine) and self.engine.policy is not None:
+            raise ValueError(f"engine.policy={self.engine.policy}: what is evaluated is named by policy=... alone")
+        if self.judge is not None and isinstance(self.judge.engine, PolicyEngine) and self.judge.engine.policy is None:
+            raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
         if self.inspect_log:
             require_inspect()
         if isinstance(self.task, ParticularTask) and self.judge is not None:
@@ -110,16 +115,16 @@ class EvalConfig:
         if isinstance(self.task, RecordedTask):
             return self.task.subject.parent / self.task.name
         name = f"{self.task.name}_seed-{self.seed}"
-        if self.policy is not None:
-            return self.policy.parent / "eval" / name
-        return Path("outputs") / "eval" / evaluated(None, self.engine).folder_name / name
+        if self.policy is not None and not is_hub_id(self.policy):
+            return Path(self.policy).parent / "eval" / name
+        return Path("outputs") / "eval" / as_folder(name_of(self.policy, self.engine)) / name
 
 
 def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     """Evaluate. What is there already, made by the same model, settings and judge, is read instead of made.
 
     Raises:
-        ValueError: there is nothing to evaluate, or `policy` is not a policy folder.
+        ValueError: there is nothing to evaluate, or the policy or the judge cannot answer.
         RecordError: the folder holds responses or verdicts of others.
     """
     if isinstance(config.task, RecordedTask):
@@ -163,14 +168,16 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, pro
     """Likelihoods in place of responses; how text would be drawn decides nothing."""
     assert config.policy is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
     folder, passages = config.folder, task.passages(prompts)
-    identity = {"policy": who.fingerprint, "seed": config.seed, "prompts": _fingerprint([*prompts, *passages])}
+    place = {"template": config.engine.template, "system_in_user": config.engine.system_in_user}
+    asked = _fingerprint([*prompts, *passages])
+    identity = {"policy": who.fingerprint, "engine": place, "seed": config.seed, "prompts": asked}
     _written(folder, identity, None, overwrite=config.overwrite)
     if config.overwrite:
         for name in MADE:
             (folder / name).unlink(missing_ok=True)
     write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
     write_jsonl(folder / PROMPTS, prompts)
-    found = likelihoods(passages, config.policy, config.engine.device, folder / LIKELIHOODS)
+    found = likelihoods(passages, replace(config.engine, policy=config.policy), folder / LIKELIHOODS)
     write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
     return rescore(folder, task)
 
@@ -223,11 +230,10 @@ def _cut(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> dict[s
 
 
 def _engine(config: EvalConfig, who: Evaluated) -> Engine:
-    """What answers for the model that is evaluated."""
+    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
     if isinstance(config.engine, PolicyEngine):
-        assert config.policy is not None  # `evaluated` has refused it
-        return config.engine.load(config.policy)
-    if isinstance(config.engine, ServerEngine) and config.policy is not None and config.engine.revision is None:
+        return replace(config.engine, policy=str(who.folder))
+    if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
         # The name a server has for a policy stays when the policy is trained anew; its replies must not.
         return replace(config.engine, revision=who.fingerprint)
     return config.engine

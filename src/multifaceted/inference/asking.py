@@ -1,37 +1,37 @@
-"""Asking a server: a bounded number of requests at once, each claimed in the ledger, tried again, and kept."""
+"""Asking a model: a bounded number of requests at once, each claimed in the ledger, tried again, and kept."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from multifaceted.inference.background import Give
 from multifaceted.inference.entries import Claim, Entry, Kept
-from multifaceted.inference.faults import SendError, fault_of, passes, seconds_to_wait
+from multifaceted.inference.faults import Kind, SendError, remedy_of, seconds_to_wait, shown
 from multifaceted.inference.ledger import Ledger
-from multifaceted.inference.requests import EngineError, Reply, Request
+from multifaceted.inference.replies import reply_of
+from multifaceted.inference.requests import EngineError, Reply, Request, named
+from multifaceted.inference.sending import Sender
 from multifaceted.inference.spend import Price, most_tokens
 
 POLL = 0.1
 """Seconds between looks at a reply that another process waits for, or at reserved money that may come free."""
-NO_KEY = "none"
-"""What the client sends to a server that wants no key; it insists on one."""
+MOST_UNREADABLE = 2
+"""Answers to one request that cannot be read: they may be paid for, so it is not asked on and on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """See `ServerEngine`; `max_completion` is the most tokens of a reply."""
+    """See `RemoteEngine`; `max_completion` is the most tokens of a reply."""
 
     in_flight: int
-    timeout: float
     attempts: int
     max_completion: int
     max_requests: int | None
@@ -40,19 +40,49 @@ class Limits:
 
 @dataclass(kw_only=True, slots=True)
 class Counts:
-    """What this run has done so far."""
+    """What this run has done so far.
+
+    Attributes:
+        lost: sends that may be paid for and gave nothing.
+        unanswered: requests that were given up.
+    """
 
     answered: int = 0
     kept: int = 0
     retries: int = 0
     lost: int = 0
+    unanswered: int = 0
     spent: float = 0.0
 
     def __str__(self) -> str:
-        lost = f", {self.lost:,} without an answer" if self.lost else ""
-        return (
-            f"{self.answered:,} answered, {self.kept:,} kept, {self.retries:,} retries{lost}, spent {self.spent:,.4f}"
-        )
+        done = f"{self.answered:,} answered, {self.kept:,} kept, {self.retries:,} retries"
+        failed = {"sent in vain": self.lost, "without an answer": self.unanswered}
+        return f"{done}{''.join(f', {n:,} {what}' for what, n in failed.items() if n)}, spent {self.spent:,.4f}"
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sending:
+    """A request on its way.
+
+    Attributes:
+        answered_before: replies that had come to others when it set out.
+        sends: how often it was sent in this run.
+        unreadable: how often what came back could not be read.
+    """
+
+    request: Request
+    body: dict[str, Any]
+    entry: Entry
+    answered_before: int
+    sends: int = 0
+    unreadable: int = 0
+
+    def is_worth_another(self, error: BaseException) -> bool:
+        """Whether to try again after this error, which is to be told once."""
+        if not isinstance(error, SendError):
+            return False
+        self.unreadable += error.kind is Kind.UNREADABLE
+        return error.kind is Kind.PASSES or (error.kind is Kind.UNREADABLE and self.unreadable < MOST_UNREADABLE)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,90 +90,105 @@ class Asking:
     """One run over some requests.
 
     Attributes:
+        connect: what sends them.
         body_of: what is sent for a request.
         entry_of: the ledger's entry for a request and its body.
+        unanswered: by id of a request that got no answer, why.
         failure: why no more is asked.
     """
 
-    base_url: str
-    key: str | None = field(repr=False)
+    connect: Callable[[], Sender]
     ledger: Path
     price: Price
     limits: Limits
     body_of: Callable[[Request], dict[str, Any]]
     entry_of: Callable[[Request, dict[str, Any]], Entry]
     counts: Counts = field(default_factory=Counts)
+    unanswered: dict[str, str] = field(default_factory=dict)
     failure: EngineError | None = None
 
     async def run(self, requests: Sequence[Request], give: Give[Reply]) -> None:
         """Give the reply to every request.
 
         Raises:
-            EngineError: see `ServerEngine.answer`.
+            EngineError: see `RemoteEngine.answer`.
         """
         with Ledger(self.ledger) as ledger:
             ledger.lose_what_the_dead_asked()
-            async with openai.AsyncOpenAI(
-                api_key=self.key or NO_KEY, base_url=self.base_url, timeout=self.limits.timeout, max_retries=0
-            ) as client:
+            async with contextlib.aclosing(self.connect()) as sender:
                 pending = iter(requests)
                 number = min(self.limits.in_flight, len(requests))
-                await asyncio.gather(*(self._work(pending, ledger, client, give) for _ in range(number)))
-            if self.failure is not None:
+                await asyncio.gather(*(self._work(pending, ledger, sender, give) for _ in range(number)))
+            if self.failure is not None or self.unanswered:
                 raise self._stopped(ledger, requests)
 
-    async def _work(
-        self, pending: Iterator[Request], ledger: Ledger, client: openai.AsyncOpenAI, give: Give[Reply]
-    ) -> None:
+    async def _work(self, pending: Iterator[Request], ledger: Ledger, sender: Sender, give: Give[Reply]) -> None:
         """Take requests, which other workers take too, until there are none or the run has failed."""
         for request in pending:
             if self.failure is not None:
                 return
             try:
-                reply = await self._reply(request, ledger, client)
+                reply = await self._reply(request, ledger, sender)
             except (EngineError, sqlite3.Error) as error:
                 self.failure = self.failure or _as_engine_error(error, self.ledger)
                 return
-            await give(reply)
+            if reply is not None:
+                await give(reply)
 
-    async def _reply(self, request: Request, ledger: Ledger, client: openai.AsyncOpenAI) -> Reply:
-        """The reply to one request, after as many attempts as it takes."""
+    async def _reply(self, request: Request, ledger: Ledger, sender: Sender) -> Reply | None:
+        """The reply to one request, after as many attempts as it takes; None where others may fare better."""
         body = self.body_of(request)
-        entry = self.entry_of(request, body)
+        sending = _Sending(
+            request=request,
+            body=body,
+            entry=self.entry_of(request, body),
+            answered_before=self.counts.answered,
+        )
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.limits.attempts),
             wait=seconds_to_wait,
-            retry=retry_if_exception(passes),
+            retry=retry_if_exception(sending.is_worth_another),
             before_sleep=self._count_retry,
             reraise=True,
         )
         try:
-            return await retrying(self._attempt, request, body, entry, ledger, client)
+            return await retrying(self._attempt, sending, ledger, sender)
         except SendError as fault:
-            often = f" {self.limits.attempts} times" if fault.passes else ""
-            reason = fault.reason.replace(self.key, "***") if self.key else fault.reason
-            raise EngineError(f"request {request.id!r} failed{often}: {reason}") from None  # the cause may hold the key
+            reason = self._reason(fault, sending, sender)
+            if self._is_of_all(fault, sending):
+                raise EngineError(reason) from None  # the cause may hold the key
+            self.unanswered[request.id] = reason
+            self.counts.unanswered += 1
+            return None
 
-    async def _attempt(
-        self, request: Request, body: dict[str, Any], entry: Entry, ledger: Ledger, client: openai.AsyncOpenAI
-    ) -> Reply:
+    def _is_of_all(self, fault: SendError, sending: _Sending) -> bool:
+        """Whether other requests would fail too: by its kind, or because none was answered since this one set out."""
+        if fault.kind in (Kind.ENDS, Kind.REFUSED):
+            return fault.kind is Kind.ENDS
+        return self.counts.answered == sending.answered_before
+
+    def _reason(self, fault: SendError, sending: _Sending, sender: Sender) -> str:
+        often = f" {sending.sends} times" if sending.sends > 1 else ""
+        remedy = remedy_of(fault, sending.body["messages"])
+        said = shown(fault.reason, sender.secrets)
+        return f"request {sending.request.id!r} failed{often}: {said}" + (f"; {remedy}" if remedy else "")
+
+    async def _attempt(self, sending: _Sending, ledger: Ledger, sender: Sender) -> Reply:
+        request, entry = sending.request, sending.entry
         if (found := await self._claim(request, entry, ledger)) is not None:
+            reply = reply_of(request.id, found.reply, was_kept=True)
             self.counts.kept += 1
-            return reply_of(request.id, found.reply, was_kept=True)
+            return reply
+        sending.sends += 1
         try:
-            response = await client.chat.completions.with_raw_response.create(
-                model=body["model"],
-                messages=body["messages"],
-                extra_body={name: value for name, value in body.items() if name not in ("model", "messages")},
-            )
-            reply = reply_of(request.id, response.text)
-        except (openai.OpenAIError, SendError) as error:
-            fault = error if isinstance(error, SendError) else fault_of(error)
+            text = await sender.send(sending.body)
+            reply = reply_of(request.id, text)
+        except SendError as fault:
             (ledger.lose if fault.may_be_paid else ledger.refuse)(entry)
             self.counts.lost += fault.may_be_paid
-            raise fault from None
+            raise
         cost = self._cost(reply)
-        ledger.settle(entry, response.text, cost)
+        ledger.settle(entry, text, cost)
         self.counts.answered += 1
         self.counts.spent += self._most(request) if cost is None else cost
         return reply
@@ -183,49 +228,18 @@ class Asking:
         self.counts.retries += 1
 
     def _stopped(self, ledger: Ledger, requests: Sequence[Request]) -> EngineError:
+        why = [] if self.failure is None else [str(self.failure)]
+        if self.unanswered:
+            first = next(iter(self.unanswered.values()))
+            why.append(f"{len(self.unanswered):,} have no answer, {named(list(self.unanswered))}; the first: {first}")
         done = self.counts.answered + self.counts.kept
         totals = ledger.totals(self.entry_of(requests[0], self.body_of(requests[0])).model)
         lost = f", {totals.lost:,} of them without an answer," if totals.lost else ""
         return EngineError(
-            f"{self.failure}\n{done:,} of {len(requests):,} requests are answered, and every reply is kept in"
+            "\n".join(why) + f"\n{done:,} of {len(requests):,} requests are answered, and every reply is kept in"
             f" {self.ledger}, which counts {totals.sends:,} sent{lost} and {totals.spent:,.4f} spent on this model."
             " The same command goes on from there"
         )
-
-
-def reply_of(name: str, text: str, *, was_kept: bool = False) -> Reply:
-    """The reply in what a server sent.
-
-    Raises:
-        SendError: it is no chat completion.
-    """
-    try:
-        completion = json.loads(text)
-        choice = completion["choices"][0]
-        content = choice["message"].get("content") or choice["message"].get("refusal") or ""
-        usage = completion.get("usage") or {}
-        return Reply(
-            id=name,
-            text=content.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),  # half a character is none
-            finished=choice.get("finish_reason") not in ("length", "content_filter"),
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
-            was_kept=was_kept,
-            first_token=_first_token(choice.get("logprobs")),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise SendError(reason=f"no chat completion: {text[:200]!r}", passes=True, may_be_paid=True) from None
-
-
-def _first_token(logprobs: Any) -> dict[str, float] | None:
-    """What could have come first, by text: several tokens may have the same."""
-    positions = (logprobs or {}).get("content")
-    if not positions:
-        return None
-    found: dict[str, float] = {}
-    for alternative in positions[0]["top_logprobs"]:
-        found.setdefault(alternative["token"], float(alternative["logprob"]))
-    return found
 
 
 def _as_engine_error(error: EngineError | sqlite3.Error, ledger: Path) -> EngineError:

@@ -1,121 +1,153 @@
-"""An exported policy in this process: batched, and seeded per prompt."""
+"""A policy in this process: batched, and seeded per prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
-from jinja2 import TemplateError
-from torch import Tensor
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
-    LogitsProcessor,
+    GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
 )
 
-from multifaceted.inference.requests import (
-    MOST_TOKENS,
-    EngineError,
-    Reply,
-    Request,
-    check_requests,
-    request_seed,
-)
-from multifaceted.model.folder import check_model_folder, refuse_reward_model
-from multifaceted.model.tokenizer import ends_of_turn, hide_blank, padding_id
+from multifaceted.inference.rendering import chat_tokenizer, rendered
+from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
+from multifaceted.inference.sampling import FirstTokens, Settled
+from multifaceted.model.policy_files import PolicyFiles, resolve_policy
+from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.records import Sampling
+from multifaceted.template import shipped_templates
 
 
-class GumbelNoise(LogitsProcessor):
-    """Turns the likeliest token into a sample: argmax(logits + Gumbel noise) is distributed as softmax(logits).
+class _Ready(NamedTuple):
+    """What is there before weights are read."""
 
-    Every prompt draws from a stream of its own, so its answer does not depend on the batch it sits in.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.generators = [torch.Generator(device=device).manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """[prompts, vocabulary] logits, with noise added."""
-        noise = torch.stack(
-            [torch.empty(scores.shape[1], device=scores.device).exponential_(generator=g) for g in self.generators]
-        )
-        return scores.float() - noise.log()
+    files: PolicyFiles
+    tokenizer: PreTrainedTokenizerBase
 
 
-class Settled(NamedTuple):
-    """How text is drawn; by default from the model's own distribution."""
+class _Loaded(NamedTuple):
+    """The model, and the tokens that end an answer."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    max_tokens: int = MOST_TOKENS
+    model: PreTrainedModel
+    ends: list[int]
 
-    def processors(self, seeds: list[int], device: torch.device) -> LogitsProcessorList:
-        """What turns logits into a choice of tokens, for prompts with these seeds."""
-        processors = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.temperature > 0:
-            if self.temperature != 1.0:
-                processors.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_p < 1.0:
-                processors.append(TopPLogitsWarper(self.top_p))
-            processors.append(GumbelNoise(seeds, device))
-        return processors
+
+class _Answer(NamedTuple):
+    """Tokens without the one that ends them, whether there was one, and what could have come first."""
+
+    tokens: list[int]
+    finished: bool
+    first_token: dict[str, float] | None
 
 
 @dataclass(kw_only=True, slots=True)
 class PolicyEngine:
-    """How an exported policy generates; `load` gives the engine.
+    """An engine that loads its policy once, when it is first asked, and keeps it as long as it lives itself.
 
     Attributes:
+        policy: a folder that `train.py` exported or any other model folder, or a hub id, `<owner>/<name>` with
+            `@<revision>` or without. What `eval.py` evaluates is named by its own `policy=`.
+        template: one of ours in place of the chat template that the policy brings, or lacks.
+        system_in_user: put the system message into the first user turn, for templates that have no other place for it.
         temperature, top_p, repetition_penalty, max_tokens: None leaves it to the request, and where that says nothing
-            either to `Settled`. At temperature 0 the likeliest token is taken; otherwise each request has a seed.
+            either to `Settled`. At temperature 0 the likeliest token is taken; otherwise each request has a seed. What
+            the model's own generation config says of sampling does not count.
+        top_logprobs: how many of the likeliest first tokens a reply has, with their log-probabilities under the model's
+            own distribution, whatever the sampling.
+        batch_size: prompts at once.
+        device: by default the GPU where there is one.
     """
 
+    policy: str | None = None
+    template: str | None = None
+    system_in_user: bool = False
     temperature: float | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
     max_tokens: int | None = None
+    top_logprobs: int = 0
     batch_size: int = 128
     device: str | None = None
+    _ready: _Ready | None = field(default=None, init=False, repr=False, compare=False)
+    _loaded: _Loaded | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        usual = self.settled(Sampling())
+        usual = self._settled(Sampling())
         if usual.temperature < 0 or not 0 < usual.top_p <= 1 or usual.max_tokens < 1 or self.batch_size < 1:
             raise ValueError(
                 f"temperature={self.temperature} must be at least 0, top_p={self.top_p} in (0, 1], and"
                 f" max_tokens={self.max_tokens} and batch_size={self.batch_size} at least 1"
             )
+        if self.top_logprobs < 0:
+            raise ValueError(f"top_logprobs is {self.top_logprobs}; it must be at least 0, and 0 asks for none")
+        if self.template is not None and self.template not in shipped_templates():
+            raise ValueError(f"template is {self.template!r}; there are {', '.join(shipped_templates())}")
 
-    def load(self, policy: Path) -> Policy:
-        """The engine that answers with an exported policy.
+    def files(self) -> PolicyFiles:
+        """Where the policy's files are, once everything is checked that needs no weights in memory.
 
         Raises:
-            ValueError: `policy` is not a policy folder.
-            EngineError: its tokenizer has no chat template.
+            ValueError: there is no policy, or none that this engine can put a prompt to.
         """
-        refuse_reward_model(str(policy), check_model_folder(policy).get("architectures"))
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(policy))
-        if not tokenizer.chat_template:
-            raise EngineError(f"{policy} has no chat template, so there is no telling how to put a prompt to it")
-        hide_blank(tokenizer)
-        model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(policy, use_safetensors=True))
-        return Policy(settings=self, model=cast(PreTrainedModel, model.to(device).eval()), tokenizer=tokenizer)
+        return self._prepared().files
 
-    def settled(self, wanted: Sampling) -> Settled:
+    def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
+        """One reply a request, batch by batch, the shortest first.
+
+        Raises:
+            ValueError: see `files`.
+            EngineError: a conversation that leaves no room for an answer, or that the chat template cannot show.
+        """
+        check_requests(requests)
+        if not requests:
+            return
+        tokenizer = self._prepared().tokenizer
+        encoded = self._encode(requests)
+        groups: dict[Settled, list[int]] = {}
+        for index in sorted(range(len(requests)), key=lambda i: len(encoded[i])):
+            groups.setdefault(self._settled(requests[index].sampling), []).append(index)
+        with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
+            for settled, members in _batches(groups, self.batch_size):
+                seeds = [request_seed(seed, requests[i]) for i in members]
+                answers = self._answer([encoded[i] for i in members], seeds, settled)
+                bar.update(len(members))
+                for index, answer in zip(members, answers, strict=True):
+                    yield Reply(
+                        id=requests[index].id,
+                        text=cast(str, tokenizer.decode(answer.tokens, skip_special_tokens=True)),
+                        finished=answer.finished,
+                        prompt_tokens=len(encoded[index]),
+                        completion_tokens=len(answer.tokens) + answer.finished,
+                        first_token=answer.first_token,
+                    )
+
+    def _prepared(self) -> _Ready:
+        if self._ready is None:
+            if self.policy is None:
+                raise EngineError("an engine in this process needs a policy: a folder or a hub id, policy=...")
+            files = resolve_policy(self.policy)
+            self._ready = _Ready(files, chat_tokenizer(files.folder, self.template))
+        return self._ready
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            folder, tokenizer = self._prepared().files.folder, self._prepared().tokenizer
+            safe = {"use_safetensors": True, "trust_remote_code": False}
+            model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, **safe))
+            ends = ends_of_turn(model, tokenizer)
+            model.generation_config = GenerationConfig()  # its sampling settings are not what was asked for
+            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            self._loaded = _Loaded(cast(PreTrainedModel, model.to(device).eval()), ends)
+        return self._loaded
+
+    def _settled(self, wanted: Sampling) -> Settled:
         """How a request that wants this is answered."""
         own = Sampling(
             temperature=self.temperature,
@@ -126,46 +158,11 @@ class PolicyEngine:
         stated = {name: value for name, value in asdict(own.or_else(wanted)).items() if value is not None}
         return Settled(**stated)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """A loaded policy: an engine."""
-
-    settings: PolicyEngine
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
-        """One reply a request, batch by batch, the shortest first.
-
-        Raises:
-            EngineError: a conversation that leaves no room for an answer, or that the chat template refuses.
-        """
-        check_requests(requests)
-        encoded = self._encode(requests)
-        groups: dict[Settled, list[int]] = {}
-        for index in sorted(range(len(requests)), key=lambda i: len(encoded[i])):
-            groups.setdefault(self.settings.settled(requests[index].sampling), []).append(index)
-        with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
-            for settled, members in _batches(groups, self.settings.batch_size):
-                seeds = [request_seed(seed, requests[i]) for i in members]
-                answers = self._answer([encoded[i] for i in members], seeds, settled)
-                bar.update(len(members))
-                for index, (tokens, finished) in zip(members, answers, strict=True):
-                    yield Reply(
-                        id=requests[index].id,
-                        text=cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)),
-                        finished=finished,
-                        prompt_tokens=len(encoded[index]),
-                        completion_tokens=len(tokens) + finished,
-                    )
-
     def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
-        if not requests:
-            return []
-        texts = [self._rendered(request) for request in requests]
-        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        context = getattr(self.model.config, "max_position_embeddings", None)
+        tokenizer = self._prepared().tokenizer
+        texts = [rendered(tokenizer, request, system_in_user=self.system_in_user) for request in requests]
+        encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        context = _context(self._load().model)
         for request, ids in zip(requests, encoded, strict=True):
             if context is not None and len(ids) >= context:
                 raise EngineError(
@@ -174,40 +171,49 @@ class Policy:
                 )
         return encoded
 
-    def _rendered(self, request: Request) -> str:
-        try:
-            messages = list(request.messages)
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return cast(str, text)
-        except TemplateError as error:
-            raise EngineError(f"the policy's chat template refuses prompt {request.id!r}: {error}") from error
-
     @torch.no_grad()
-    def _answer(self, encoded: list[list[int]], seeds: list[int], settled: Settled) -> list[tuple[list[int], bool]]:
-        """For each prompt the tokens of its answer, without the one that ends it, and whether there was one."""
-        model, most = self.model, settled.max_tokens
+    def _answer(self, encoded: list[list[int]], seeds: list[int], settled: Settled) -> list[_Answer]:
+        """The answer to each prompt."""
+        (model, ends), most = self._load(), settled.max_tokens
         width = max(map(len, encoded))
-        padding, ends = padding_id(self.tokenizer), ends_of_turn(model, self.tokenizer)
+        padding = ends[0] if ends else 0  # masked before a prompt, and after an answer behind the token that ends it
         input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
         attention_mask = torch.tensor(
             [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
         )
-        context = getattr(model.config, "max_position_embeddings", None) or width + most
+        first = FirstTokens(self.top_logprobs)
         generate: Any = model.generate
         output = generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
             do_sample=False,
-            eos_token_id=ends,
-            max_new_tokens=min(most, context - width),
+            eos_token_id=ends or None,
+            max_new_tokens=min(most, (_context(model) or width + most) - width),
             pad_token_id=padding,
-            logits_processor=settled.processors(seeds, model.device),
+            logits_processor=LogitsProcessorList([first, *settled.processors(seeds, model.device)]),
         )
-        answers: list[tuple[list[int], bool]] = []
-        for row in output[:, width:].tolist():
+        likeliest = self._as_text(first) if self.top_logprobs else [None] * len(encoded)
+        answers: list[_Answer] = []
+        for row, first_token in zip(output[:, width:].tolist(), likeliest, strict=True):
             length = next((place for place, token in enumerate(row) if token in ends), None)
-            answers.append((row[:length], length is not None))
+            answers.append(_Answer(row[:length], length is not None, first_token))
         return answers
+
+    def _as_text(self, first: FirstTokens) -> list[dict[str, float]]:
+        """By text, of which several tokens may have the same: the likeliest counts."""
+        assert first.tokens is not None and first.logps is not None
+        tokenizer, found = self._prepared().tokenizer, []
+        for tokens, logps in zip(first.tokens.tolist(), first.logps.tolist(), strict=True):
+            texts: dict[str, float] = {}
+            for token, logp in zip(tokens, logps, strict=True):
+                texts.setdefault(cast(str, tokenizer.decode([token])), logp)
+            found.append(texts)
+        return found
+
+
+def _context(model: PreTrainedModel) -> int | None:
+    """The most tokens of a prompt with its answer; None where the model's config does not say."""
+    return cast("int | None", getattr(model.config, "max_position_embeddings", None))
 
 
 def _batches(groups: Mapping[Settled, Sequence[int]], size: int) -> Iterator[tuple[Settled, Sequence[int]]]:

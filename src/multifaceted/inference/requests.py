@@ -36,6 +36,11 @@ class Request:
     sample: int = 0
     sampling: Sampling = field(default_factory=Sampling)
 
+    @property
+    def turn(self) -> int:
+        """How many answers the conversation has already."""
+        return sum(message["role"] == "assistant" for message in self.messages)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
@@ -73,9 +78,35 @@ class Engine(Protocol):
 
 
 def request_seed(seed: int, request: Request) -> int:
-    """The seed of one request's stream, below 2**48: by the run's seed, the request's id and its sample."""
-    digest = hashlib.sha256(f"generation:{seed}:{request.sample}:{request.id}".encode()).digest()
+    """The seed of one request's stream, below 2**48: by the run's seed, the request's id, its sample and its turn."""
+    turn = f".{request.turn}" if request.turn else ""
+    digest = hashlib.sha256(f"generation:{seed}:{request.sample}{turn}:{request.id}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def in_user_turn(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    r"""The same conversation for a model whose template has no place for a system message.
+
+    The system message begins the first user's message, before a line break, as Janus's template has it.
+
+    >>> in_user_turn([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is snow?"}])
+    [{'role': 'user', 'content': 'Be brief.\nWhat is snow?'}]
+    """
+    stated = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    rest = [dict(message) for message in messages if message["role"] != "system"]
+    first = next((message for message in rest if message["role"] == "user"), None)
+    if first is not None:
+        first["content"] = "\n".join([*stated, first["content"]])
+    return rest
+
+
+def whole_characters(text: str) -> str:
+    r"""A text that can be written: JSON can hold half a character, which is none.
+
+    >>> whole_characters("\ud83d\ude00 and \ud83d")
+    '😀 and �'
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def check_requests(requests: Iterable[Request]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from multifaceted.records import POLICY, REWARD_MODEL
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+"""`<owner>/<name>`, where that matters with `@<branch, tag or commit>`."""
+LOCAL = (".", "/", "outputs/", "multirun/")
+"""How a path begins that is never a hub id."""
+INDEX = "model.safetensors.index.json"
+"""Says which files hold the weights, where these are several."""
 
 
 def is_reward_model(architectures: Sequence[str] | None) -> bool:
@@ -27,6 +35,18 @@ def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
         raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id and is not a path: nothing of that name is here.
+
+    A path that ends in `policy` or `reward_model` is meant for a folder, also where it does not exist.
+
+    >>> is_hub_id("kaist-ai/janus-7b"), is_hub_id("kaist-ai/janus-7b@main"), is_hub_id("sft/policy")
+    (True, True, False)
+    """
+    local = name.startswith(LOCAL) or name.endswith((f"/{POLICY}", f"/{REWARD_MODEL}")) or Path(name).exists()
+    return HUB_ID.fullmatch(name) is not None and not local
+
+
 def resolve_start(start: str) -> str:
     """The folder or hub name that `start=` means: a run's `policy/` or `reward_model/`, a model folder, or a hub name.
 
@@ -38,10 +58,7 @@ def resolve_start(start: str) -> str:
         if (folder / "config.json").exists():
             check_model_folder(folder)
             return str(folder)
-    is_hub_name = (
-        start.count("/") == 1 and not path.exists() and not start.startswith((".", "/", "outputs/", "multirun/"))
-    )
-    if is_hub_name:
+    if is_hub_id(start):
         return start
     state = "exists but holds no model" if path.exists() else "does not exist"
     raise ValueError(
@@ -62,8 +79,8 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     required = ("config.json", "tokenizer.json")
     missing = [name for name in required if not (folder / name).exists()]
     shards = list(folder.glob("*.safetensors"))
-    if not shards:
-        missing.append("*.safetensors")
+    missing += [] if shards else ["*.safetensors"]
+    missing += _unfetched(folder)
     if missing:
         inside = next((name for name in (POLICY, REWARD_MODEL) if (folder / name).is_dir()), None)
         hint = f"; did you mean {folder / inside}?" if inside else _pickles(folder)
@@ -77,6 +94,15 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
             ) from None
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def _unfetched(folder: Path) -> list[str]:
+    """Weights that an index names and that are not there: a download that was broken off."""
+    index = folder / INDEX
+    if not index.exists():
+        return []
+    named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return sorted(name for name in set(named) if not (folder / name).exists())
 
 
 def _pickles(folder: Path) -> str:

@@ -1,4 +1,7 @@
-"""The template: one chat template string, which trains, evaluates and is exported with the tokenizer."""
+"""The template: one chat template string, which trains, evaluates and is exported with the tokenizer.
+
+It belongs to no room: what a conversation looks like is the same in training and for every engine.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from multifaceted.records import Example, messages_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 OWN = "own"
+KEY = "data.template"
+"""The setting that names the template in training."""
 MARKER = re.compile(r"<[|\w]+>")
 """How a shipped template spells a marker: a token of its own that begins or ends a turn."""
 
@@ -21,16 +26,24 @@ SYSTEM, QUESTION, ANSWER = "Say it plainly.", "What is rain?", "Water."
 """A conversation to try a template on."""
 
 
+def shipped_templates() -> list[str]:
+    """Templates that ship with the package."""
+    return sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
+
+
 def template_names() -> list[str]:
     """Templates that ship with the package, and "own" for the one that the tokenizer brings."""
-    return [*sorted(path.stem for path in TEMPLATES.glob("*.jinja")), OWN]
+    return [*shipped_templates(), OWN]
 
 
-def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def set_template(tokenizer: PreTrainedTokenizerBase, name: str, key: str = KEY) -> None:
     """Give the tokenizer a template by name, and for EOS the token with which that template ends an answer.
 
     Base models need the latter: Qwen2.5's EOS is `<|endoftext|>`, while ChatML ends a turn with `<|im_end|>`. Gemma's
     instruct models do too: theirs is `<eos>`, and a turn ends with `<end_of_turn>`.
+
+    Args:
+        key: the setting that names the template, for messages.
 
     Raises:
         ValueError: there is no such template, "own" was asked of a tokenizer without one, the tokenizer lacks a token
@@ -38,14 +51,14 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """
     if name == OWN:
         if not tokenizer.chat_template:
-            raise ValueError(f"data.template=own, but the tokenizer brings no chat template; choose {template_names()}")
+            raise ValueError(f"{key}=own, but the tokenizer brings no chat template; choose {template_names()}")
     else:
-        tokenizer.chat_template = _shipped(name, tokenizer)
+        tokenizer.chat_template = _shipped(name, tokenizer, key)
     try:
-        _end_answers(tokenizer, name)
+        _end_answers(tokenizer, name, key)
     except TemplateError as error:
         raise ValueError(
-            f"data.template={name}: the template cannot show a question and its answer ({error}); {_another(name)}"
+            f"{key}={name}: the template cannot show a question and its answer ({error}); {_another(name)}"
         ) from error
 
 
@@ -62,7 +75,7 @@ def refuse_lost_system(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         problem = f"refuses a system message ({error})"
     if problem:
         raise ValueError(
-            f"data.template={name}: the template {problem}; {_another(name)}, which states it in the first user turn"
+            f"{KEY}={name}: the template {problem}; {_another(name)}, which states it in the first user turn"
             " or in a turn of its own, or train without system messages: mix=none"
         )
 
@@ -96,32 +109,32 @@ def render_answered(
     return cast(list[str], tokenizer.apply_chat_template(turns, tokenize=False))
 
 
-def _shipped(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def _shipped(name: str, tokenizer: PreTrainedTokenizerBase, key: str) -> str:
     """The text of a template that ships with the package, where the tokenizer has its tokens."""
     path = TEMPLATES / f"{name}.jinja"
     if not path.exists():
-        raise ValueError(f"data.template={name!r} does not exist; choose one of {', '.join(template_names())}")
+        raise ValueError(f"{key}={name!r} does not exist; choose one of {', '.join(template_names())}")
     template = path.read_text(encoding="utf-8").rstrip("\n")
     specials = special_tokens(tokenizer)
     missing = [marker for marker in dict.fromkeys(MARKER.findall(template)) if marker not in specials]
     if missing:
         raise ValueError(
-            f"data.template={name}: the tokenizer has no special token {', '.join(missing)} and would read it as plain"
+            f"{key}={name}: the tokenizer has no special token {', '.join(missing)} and would read it as plain"
             f" text; {_another(name)}, or start from a model whose tokenizer has it"
         )
     if "eos_token" in template and tokenizer.eos_token is None:
-        raise ValueError(f"data.template={name} ends an answer with the tokenizer's EOS, and it has none; set one")
+        raise ValueError(f"{key}={name} ends an answer with the tokenizer's EOS, and it has none; set one")
     return template
 
 
-def _end_answers(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def _end_answers(tokenizer: PreTrainedTokenizerBase, name: str, key: str) -> None:
     """Make EOS the token that ends an answer."""
     end = render_answered(tokenizer, [_trial()], [ANSWER])[0].rpartition(ANSWER)[2]
     specials = set(special_tokens(tokenizer).values())
     found = [token for token in tokenizer(end, add_special_tokens=False)["input_ids"] if token in specials]
     if not found:
         raise ValueError(
-            f"data.template={name} ends an answer with {end!r}, which holds no special token: the model would never"
+            f"{key}={name} ends an answer with {end!r}, which holds no special token: the model would never"
             f" learn to stop; {_another(name)}"
         )
     if tokenizer.eos_token_id not in found:

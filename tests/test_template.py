@@ -10,7 +10,11 @@ from transformers import AutoTokenizer, LlamaTokenizer
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.encode import encode
-from multifaceted.data.template import (
+from multifaceted.data.tokenize import Overlong
+from multifaceted.model.tokenizer import train_tokenizer
+from multifaceted.model.tokenizer_files import TokenizerFilesError, write_tokenizer
+from multifaceted.records import Example, Turn
+from multifaceted.template import (
     conversation,
     refuse_lost_system,
     render_answered,
@@ -19,10 +23,6 @@ from multifaceted.data.template import (
     special_tokens,
     template_names,
 )
-from multifaceted.data.tokenize import Overlong
-from multifaceted.model.tokenizer import train_tokenizer
-from multifaceted.model.tokenizer_files import TokenizerFilesError, write_tokenizer
-from multifaceted.records import Example, Turn
 from tests.chats import END, FAMILIES, tokenizer_of
 
 
@@ -84,6 +84,12 @@ EXPECTED = {
         "<bos><start_of_turn>user\nBe brief.\n\nRain?<end_of_turn>\n<start_of_turn>model\nWater.<end_of_turn>\n"
         "<start_of_turn>user\nSnow?<end_of_turn>\n<start_of_turn>model\nFrozen.<end_of_turn>\n",
     ),
+    # A base model that is merely prompted (Lee et al. 2024, section 4.1): system message, line break, instruction.
+    "plain": (
+        "<s>Be brief.\nRain?\nFrozen.</s>",
+        "<s>Rain?\nFrozen.</s>",
+        "<s>Be brief.\nRain?\nWater.\nSnow?\nFrozen.</s>",
+    ),
 }
 """With a system message, without one, and with earlier turns."""
 
@@ -125,6 +131,7 @@ def test_an_empty_system_message_is_none(template):
         ("llama3", "\n\nS<|eot_id|>", "\n\nQ<|eot_id|>", "\n\nA<|eot_id|>"),
         ("chatml", "\n S <|im_end|>", "\n Q\n<|im_end|>", "\n A\n<|im_end|>"),
         ("gemma", "user\n S \n\n", "Q<end_of_turn>", "\nA<end_of_turn>"),
+        ("plain", "<s>S\n", "Q\n", "A</s>"),
     ],
 )
 def test_blanks_around_a_text_are_trimmed_where_the_released_template_does(template, system, asked, answer):
@@ -166,7 +173,7 @@ SAID = TEXT.filter(str.strip)
 @given(data=st.data())
 def test_any_conversation_has_the_same_tokens_in_training_and_in_the_export(pairs, template, data):
     tokenizer, loaded = pairs[template]
-    system = data.draw(st.none() | TEXT)
+    system = data.draw(st.none() | SAID)
     turns = data.draw(st.lists(SAID, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2))
     answer, other = data.draw(SAID), "Tears of gods."
     assume(answer.strip() != other)
@@ -279,7 +286,7 @@ def test_turns_that_do_not_alternate_are_refused(template, turns):
 
 
 def test_unknown_templates_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="choose one of chatml, gemma, janus, llama3, mistral, own"):
+    with pytest.raises(ValueError, match="choose one of chatml, gemma, janus, llama3, mistral, plain, own"):
         set_template(tokenizer, "vicuna")
     with pytest.raises(ValueError, match="brings no chat template"):
         set_template(tokenizer, "own")
