@@ -147,9 +147,8 @@ def test_an_engine_that_loses_a_request_is_named(tmp_path):
             yield from super().answer(requests[1:], seed)
 
     forgetful = Judge(name="rule", engine=Forgetful(lambda r: "[RESULT] 1"), runs=1, retries=0)
-    with VerdictLog(tmp_path / "v.jsonl") as log:
-        with pytest.raises(EngineError, match="rule left 1 requests without a reply"):
-            forgetful.answer(QUESTIONS, log, "policy", 0)
+    with VerdictLog(tmp_path / "v.jsonl") as log, pytest.raises(EngineError, match="rule left 1 requests without a"):
+        forgetful.answer(QUESTIONS, log, "policy", 0)
 
 
 HOLDER = """

@@ -28,7 +28,7 @@ class Question:
         response: id of the prompt that was answered.
         messages: what is put to the judge.
         read: what its reply says; None where it gives no verdict.
-        rubric, dimension, order: as in `Verdict`.
+        rubric, dimension, order, lengths: as in `Verdict`.
         decided: the verdict where a rule gives it and nothing is asked: a response is empty.
     """
 
@@ -39,6 +39,7 @@ class Question:
     rubric: int | None = None
     dimension: str | None = None
     order: str | None = None
+    lengths: tuple[int, int] | None = None
     decided: float | str | None = None
 
     @property
@@ -175,5 +176,6 @@ def _verdict(
         dimension=question.dimension,
         order=question.order,
         empty=empty,
+        lengths=None if question.lengths is None else list(question.lengths),
         first_token=None if first_token is None else dict(first_token),
     )

@@ -121,7 +121,9 @@ def score_metrics(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], J
     for run in runs:
         metrics[f"score_run_{run + 1}"] = bootstrap_mean([row.run_mean(run) for row in rows], clusters=instructions)
     if len(runs) > 1:
-        read = [place for place, row in enumerate(rows) if not row.empty]  # of the others a rule says the same each time
+        read = [
+            place for place, row in enumerate(rows) if not row.empty
+        ]  # of the others a rule says the same each time
         metrics["score_spread"] = bootstrap_mean(
             [rows[place].spread() for place in read], clusters=[instructions[place] for place in read]
         )
