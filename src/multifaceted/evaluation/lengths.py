@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multifaceted.evaluation.logistic import Array, fit_logistic, sigmoid
-from multifaceted.evaluation.statistics import percentile_interval, places_of, resamples
+from multifaceted.evaluation.statistics import cluster_draws, percentile_interval
 from multifaceted.records import Estimate
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def length_controlled_win_rate(rows: Sequence[Preferred], split: str, seed: int 
         log.warning("%s has no length-controlled win rate: %s", split, error)
         return Estimate(value=None, low=None, high=None, n=n, unscored=unscored)
     drawn = []
-    for picks in _draws(places_of(row.cluster for row in known), seed, number):
+    for picks in cluster_draws([row.cluster for row in known], seed, number):
         try:
             drawn.append((figure(picks),) * 2)
         except ValueError:
@@ -116,14 +116,3 @@ def _check_overlap(length: Array, preference: Array) -> None:
         raise ValueError(
             "the logistic regression has no finite optimum: length tells won from lost, or all are one of them"
         )
-
-
-def _draws(places: NDArray[np.int64], seed: int, number: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of resampled clusters.
-
-    Args:
-        places: of each row, its cluster, by number.
-    """
-    members = [np.flatnonzero(places == place) for place in range(places.max() + 1)]
-    for block in resamples(len(members), seed, number):
-        yield from (np.concatenate([members[pick] for pick in picks]) for picks in block)
