@@ -33,6 +33,8 @@ JUDGED = ("rubric", "multifaceted_bench", "mt_bench", *PAIRWISE)
 REQUIRED |= {f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in JUDGED}
 for _name in PAIRWISE:
     REQUIRED[f"task={_name}"] += ["prompts=a", "task.against=b"]
+REQUIRED["task=compare"] = ["task.ours=a", "task.theirs=b"]
+REQUIRED["task=agreement"] = ["task.first=a", "task.second=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 

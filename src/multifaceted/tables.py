@@ -11,6 +11,9 @@ from multifaceted.records import Estimate, Scores
 LEADING = (
     ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
     ("score", "score_spread", "unscored", "empty"),
+    ("quadratic_kappa", "kappa", "equal", "ordinal_alpha", "spearman"),
+    ("nominal_alpha", "kappa", "equal"),
+    ("difference", "win_rate", "tie_win", "win_decided"),
     ("win_rate", "length_controlled_win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
 )
 """Of each kind of task, what one wants to read first; the first of them also by dimension."""

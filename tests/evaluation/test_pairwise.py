@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from multifaceted.evaluation.controls import without_system
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.pairwise import LABELS, Choice, Order, PairwiseTask, pair_question
-from multifaceted.evaluation.rubric_scores import response_scores
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
@@ -18,13 +17,13 @@ from multifaceted.evaluation.win_rates import (
     Comparison,
     Outcome,
     judge_metrics,
-    outcomes_of_scores,
-    preferences,
+    outcome_of_scores,
+    preference,
     win_rates,
 )
 from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, read_jsonl, write_json, write_jsonl
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response
 from multifaceted.tables import score_table
 from tests.evaluation.engines import RuleEngine, read, section
 from tests.evaluation.injections import RAW
@@ -248,33 +247,33 @@ def test_a_public_bench_against_outputs_in_their_own_layout(tmp_path):
         PairwiseTask(against=outputs)
 
 
-def test_outcomes_from_rubric_scores():
-    ours = {"a": 4.25, "b": 3.0, "c": 0.1 + 0.2, "d": None, "e": 1.0}
-    theirs = {"a": 4.0, "b": 3.5, "c": 0.3, "d": 2.0, "e": None}
-    outcomes = outcomes_of_scores(ours, theirs)
-    assert outcomes == {"a": Outcome.WIN, "b": Outcome.LOSS, "c": Outcome.TIE, "d": None, "e": None}
-    with pytest.raises(ValueError, match="1 prompts are scored for one of the two only, first 'e'"):
-        outcomes_of_scores(ours, {key: theirs[key] for key in "abcd"})
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        (4.25, 4.0, Outcome.WIN),
+        (3.0, 3.5, Outcome.LOSS),
+        (0.1 + 0.2, 0.3, Outcome.TIE),
+        (None, 2.0, None),
+        (1.0, None, None),
+    ],
+)
+def test_outcomes_from_rubric_scores(ours, theirs, outcome):
+    assert outcome_of_scores(ours, theirs) == outcome
 
 
-def test_rubric_verdicts_of_two_policies_become_outcomes():
-    def scored(**scores):
-        about = {"policy": "p", "judge": "j", "run": 0, "text": "", "attempt": 1, "asked": ""}
-        return [
-            Verdict(prompt=name, response=name, rubric=rubric, score=score, **about)
-            for name, row in scores.items()
-            for rubric, score in enumerate(row)
-        ]
-
-    ours, theirs = scored(a=[5, 4], b=[3, 3], c=[2, None]), scored(a=[4, 4], b=[2, 4], c=[1, 1])
-    other = replace(ours[0], response="b", score=1)
-    outcomes = outcomes_of_scores(response_scores([*ours, other]), response_scores(theirs))
-    assert outcomes == {"a": Outcome.WIN, "b": Outcome.TIE, "c": None}
-
-
-def test_preferences_of_prompts():
-    rows = {"a": [Outcome.WIN, Outcome.LOSS], "b": [Outcome.TIE, Outcome.WIN], "c": [None, Outcome.WIN], "d": []}
-    assert preferences(rows) == {"a": 0.5, "b": 0.75, "c": None, "d": None}
+@pytest.mark.parametrize(
+    ("runs", "spoken"),
+    [
+        ([(Outcome.WIN, Outcome.LOSS)], 0.5),
+        ([(Outcome.TIE, Outcome.WIN)], 0.75),
+        ([(Outcome.BOTH_BAD, Outcome.BOTH_BAD), (Outcome.WIN, Outcome.WIN)], 0.75),
+        ([(None, Outcome.WIN), (Outcome.LOSS, Outcome.LOSS)], 0.0),  # half a run would count a place
+        ([(None, Outcome.WIN)], None),
+        ([], None),
+    ],
+)
+def test_what_the_comparisons_of_a_prompt_come_to(runs, spoken):
+    assert preference([Comparison(cluster="p", outcomes=outcomes) for outcomes in runs]) == spoken
 
 
 def test_lengths_are_recorded_and_a_liking_for_length_is_taken_out(tmp_path):

@@ -196,6 +196,7 @@ def test_levels_beyond_five_missing_ones_and_no_rubrics_are_refused(tmp_path):
     del (lacking := row(0))["rubrics"][0]["score_descriptions"]
     with pytest.raises(DataError, match="score_descriptions"):
         RubricTask(bench=bench(tmp_path, [lacking])).prompts(0)
+    assert RubricTask(show_system=True).name == f"{RubricTask().name}_with_system"
     with pytest.raises(ValueError, match="reader is 'koala'; benches with rubrics are multifaceted_bench, big"):
         RubricTask(reader="koala")
 

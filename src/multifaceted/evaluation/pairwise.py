@@ -19,7 +19,7 @@ from multifaceted.evaluation.material import is_empty, judge_messages
 from multifaceted.evaluation.rubric_scores import group_by_benchmark, without_controls
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
-from multifaceted.evaluation.win_rates import Comparison, Outcome, judge_metrics, preferences, win_rates
+from multifaceted.evaluation.win_rates import Comparison, Outcome, judge_metrics, preference, win_rates
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import Request
 from multifaceted.record_files import RecordError, read_prompts
@@ -197,11 +197,7 @@ def _group_metrics(
 ) -> dict[str, Estimate]:
     compared = {prompt.id: _comparisons(prompt, by_prompt[prompt.id]) for prompt in prompts}
     every = [comparison for comparisons in compared.values() for comparison in comparisons]
-    outcomes = {
-        id_: [outcome for each in comparisons for outcome in each.outcomes] for id_, comparisons in compared.items()
-    }
-    spoken = preferences(outcomes)
-    rows = [_preferred(prompt, spoken[prompt.id], by_prompt[prompt.id]) for prompt in prompts]
+    rows = [_preferred(prompt, compared[prompt.id], by_prompt[prompt.id]) for prompt in prompts]
     rates = win_rates(every) | {"length_controlled_win_rate": length_controlled_win_rate(rows, split)}
     return rates | judge_metrics(every)
 
@@ -221,11 +217,11 @@ def _comparisons(prompt: Prompt, verdicts: Sequence[Verdict]) -> list[Comparison
     ]
 
 
-def _preferred(prompt: Prompt, preference: float | None, verdicts: Sequence[Verdict]) -> Preferred:
+def _preferred(prompt: Prompt, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Preferred:
     lengths = next((verdict.lengths for verdict in verdicts if verdict.lengths is not None), None)
     return Preferred(
-        preference=preference,
+        preference=preference(comparisons),
         longer=None if lengths is None else lengths[0] - lengths[1],
-        by_rule=any(verdict.empty for verdict in verdicts),
+        by_rule=any(comparison.empty for comparison in comparisons),
         cluster=prompt.instruction,
     )

@@ -61,8 +61,8 @@ class RubricTask:
 
     @property
     def name(self) -> str:
-        """What the task is called in records."""
-        return f"rubric_{self.reader}"
+        """What the task is called in records: scores of a judge who sees the system message are other scores."""
+        return f"rubric_{self.reader}{'_with_system' if self.show_system else ''}"
 
     def prompts(self, seed: int) -> list[Prompt]:
         """The bench, then its controls. No part of it is drawn, so the seed has no say.

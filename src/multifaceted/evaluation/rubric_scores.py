@@ -9,7 +9,6 @@ import numpy as np
 
 from multifaceted.evaluation.controls import Control, mean_or_none
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.verdict_log import latest_verdicts
 from multifaceted.records import Estimate, Prompt, Verdict
 
 
@@ -71,12 +70,6 @@ def judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], Judged]:
         if verdict.dimension is not None:
             entry.dimensions[verdict.rubric] = verdict.dimension
     return found
-
-
-def response_scores(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
-    """Of every prompt the score of the response to it, for a comparison with another policy's."""
-    by_pair = judged(latest_verdicts(verdicts).values())
-    return {prompt: entry.mean() for (prompt, response), entry in by_pair.items() if prompt == response}
 
 
 def without_controls(prompts: Iterable[Prompt]) -> list[Prompt]:

@@ -91,34 +91,19 @@ def judge_metrics(comparisons: Sequence[Comparison]) -> dict[str, Estimate]:
     }
 
 
-def preferences(outcomes: Mapping[str, Sequence[Outcome | None]]) -> dict[str, float | None]:
-    """Per prompt how much its comparisons speak for the policy, from 0 to 1; None where one of them is unscored."""
-    return {
-        prompt: None if None in row or not row else sum(PREFERENCE[o] for o in row if o is not None) / len(row)
-        for prompt, row in outcomes.items()
-    }
+def preference(comparisons: Sequence[Comparison]) -> float | None:
+    """How much the comparisons of a prompt speak for the policy, from 0 to 1; None where none of them is whole."""
+    spoken = [PREFERENCE[o] for each in comparisons if each.is_whole for o in each.outcomes if o is not None]
+    return sum(spoken) / len(spoken) if spoken else None
 
 
-def outcomes_of_scores(
-    policy: Mapping[str, float | None], opponent: Mapping[str, float | None]
-) -> dict[str, Outcome | None]:
-    """Rubric scores compared: the higher mean wins, the same is a tie; None where one is unscored.
+def outcome_of_scores(ours: float | None, theirs: float | None) -> Outcome | None:
+    """Two responses to a prompt by their scores: the higher wins, the same is a tie; None where one is unscored.
 
     Means that differ by less than a billionth are the same: they are sums of whole numbers in another order.
-
-    Raises:
-        ValueError: the two do not have the same prompts.
     """
-    if policy.keys() != opponent.keys():
-        other = sorted(policy.keys() ^ opponent.keys())
-        raise ValueError(f"{len(other)} prompts are scored for one of the two only, first {other[0]!r}; score both")
-    outcomes: dict[str, Outcome | None] = {}
-    for prompt, ours in policy.items():
-        theirs = opponent[prompt]
-        if ours is None or theirs is None:
-            outcomes[prompt] = None
-        elif abs(ours - theirs) < 1e-9:
-            outcomes[prompt] = Outcome.TIE
-        else:
-            outcomes[prompt] = Outcome.WIN if ours > theirs else Outcome.LOSS
-    return outcomes
+    if ours is None or theirs is None:
+        return None
+    if abs(ours - theirs) < 1e-9:
+        return Outcome.TIE
+    return Outcome.WIN if ours > theirs else Outcome.LOSS
