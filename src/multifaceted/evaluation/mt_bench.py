@@ -20,10 +20,10 @@ from multifaceted.evaluation.protocols.mt_bench import (
     judge_messages,
     metrics,
     parse_score,
-    read_answers,
     read_templates,
 )
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
+from multifaceted.inference.files import read_answers
 from multifaceted.records import Estimate, Prompt, Response
 
 
@@ -52,14 +52,16 @@ class MtBenchTask:
         """All questions; nothing is drawn, so the seed has no say.
 
         Raises:
-            DataError: a file is missing or broken.
+            DataError: the questions are missing or broken.
+            EngineError: the references are.
             ValueError: a question that is judged beside a reference has none.
         """
         read_templates(self.templates)
         prompts = read_bench("mt_bench", self.bench, BadRows(option=""))
         answers = {} if self.references is None else read_answers(self.references)
         for prompt in prompts:
-            prompt.metadata["references"] = answers.get(prompt.id, prompt.metadata["references"])
+            if prompt.id in answers:
+                prompt.metadata["references"] = answers[prompt.id].turns
             turns = 1 + len(prompt.follow_ups)
             if prompt.metadata["category"] in GUIDED and len(prompt.metadata["references"]) < turns:
                 raise ValueError(

@@ -108,20 +108,6 @@ def metrics(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
     }
 
 
-def read_answers(path: Path) -> dict[str, list[str]]:
-    """By question, the answers of a file as FastChat's `model_answer/` and `reference_answer/`; of several the first.
-
-    Raises:
-        DataError: the file is missing or has a row without answers.
-    """
-
-    def answers(cells: Cells) -> tuple[str, list[str]]:
-        choices = cells.items("choices")
-        return cells.label("question_id"), Cells.of(choices[0] if choices else None, "choices").texts("turns")
-
-    return dict(read_recorded(path, answers))
-
-
 def read_verdicts(path: Path, categories: Mapping[str, str]) -> dict[str, list[Verdict]]:
     """By model, the verdicts of a file as FastChat's `model_judgment/`, scored from the judge's text.
 
