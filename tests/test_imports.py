@@ -42,7 +42,7 @@ MAY_USE = {
         *("huggingface_hub", "tqdm", "matplotlib", "rensa", "rapidfuzz"),
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
-    "inference": {"torch", "transformers", "jinja2", "tqdm", "openai", "tenacity"},
+    "inference": {"torch", "transformers", "jinja2", "tqdm", "openai", "tenacity", "inspect_ai"},
     "evaluation": {"numpy", "tqdm", "yaml"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
