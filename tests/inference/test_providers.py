@@ -185,6 +185,19 @@ def test_what_passes_is_what_the_provider_says(tmp_path, provider):
 
 
 @needed
+def test_what_inspect_ai_itself_refuses_ends_the_run_and_costs_nothing(tmp_path, provider):
+    from inspect_ai._util.error import PrerequisiteError
+
+    async def script(text):
+        raise PrerequisiteError("[bold]m[/bold] does not support that")
+
+    provider.script = staticmethod(script)
+    with pytest.raises(EngineError, match="request 'r0' failed: m does not support that"):
+        list(engine(tmp_path, model="scripted/m", in_flight=1).answer(requests(3), seed=0))
+    assert (totals_of(tmp_path, "scripted/m").sends, totals_of(tmp_path, "scripted/m").lost) == (1, 0)
+
+
+@needed
 def test_an_attempt_ends_in_time(tmp_path, provider):
     async def script(text):
         await asyncio.sleep(60)

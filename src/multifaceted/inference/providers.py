@@ -108,6 +108,8 @@ class InspectSender:
             status = 401
         if status is not None:
             return fault_of_status(status, code, reason, wait)
+        if type(error).__name__ == "PrerequisiteError":  # inspect_ai's own, before anything is sent
+            return SendError(reason=_plain(error), kind=Kind.ENDS)
         return SendError(reason=f"{type(error).__name__}: {reason}", kind=Kind.UNREADABLE, may_be_paid=True)
 
 
@@ -117,9 +119,12 @@ def _model_api(model: str) -> ModelAPI:
     try:
         return get_model(model, memoize=False).api
     except Exception as error:  # providers have exceptions of their own
-        marked = str(getattr(error, "message", error))
-        plain = " ".join(re.sub(r"\[/?[a-z ]*\]", "", marked).split())
-        raise EngineError(f"{model} cannot be asked through inspect_ai: {plain}") from None
+        raise EngineError(f"{model} cannot be asked through inspect_ai: {_plain(error)}") from None
+
+
+def _plain(error: Exception) -> str:
+    """What inspect_ai says, without its marks for colour."""
+    return " ".join(re.sub(r"\[/?[a-z ]*\]", "", str(error)).split())
 
 
 def _messages(body: Mapping[str, Any]) -> list[ChatMessage]:
