@@ -5,10 +5,10 @@ STAMP := .venv/.ready
 PLATFORMS := manylinux_2_28_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup train eval test test-slow check format bench bench-data bench-gpu wheels clean
+.PHONY: help setup train eval test test-slow check format bench bench-data bench-inference bench-gpu wheels clean
 
 help: ## Show what there is.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -45,6 +45,9 @@ bench: $(STAMP) ## Measure training beside TRL on this CPU, in under 15 minutes;
 
 bench-data: $(STAMP) ## Measure what is done to data before training, in under 15 minutes; wants an idle machine.
 	$(BIN)/python -m benchmarks data
+
+bench-inference: $(STAMP) ## Measure calls to a local server, and what a kill costs, in under 15 minutes; wants an idle machine.
+	$(BIN)/python -m benchmarks inference
 
 # Without the folder wheels/ the environment must hold everything; with it nothing is fetched.
 bench-gpu: $(if $(wildcard wheels),,$(STAMP)) ## Measure on one GPU, without network, in under 10 minutes; see benchmarks/README.md.

@@ -27,6 +27,8 @@ REQUIRED = {
     **{f"optimizer={name}": ["optimizer.lr=1e-3"] for name in ("adamw", "adamw_8bit")},
     **{f"engine={name}": ["engine.model=a"] for name in ("server", "openai")},
     "engine=file": ["engine.path=a"],
+    "engine=inspect": ["engine.model=a/b"],
+    "judge=inspect": ["judge.engine.model=a/b"],
     "data=dsp": ["data.source.train_file=a"],
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
@@ -71,6 +73,8 @@ def test_every_group_choice_builds(choice):
     [f"{group}={name}" for group in sorted(EVAL_GROUPS) for name in choices(group) if name not in SYNTHESIS_TASKS],
 )
 def test_every_eval_choice_builds(choice):
+    if choice.endswith("=inspect"):
+        pytest.importorskip("inspect_ai")
     assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
 
 

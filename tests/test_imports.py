@@ -47,7 +47,7 @@ MAY_USE = {
     "tracking": {"torch", "wandb"},
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "tqdm", "yaml"},
     "evaluation": {"numpy", "tqdm", "yaml", "wandb", "inspect_ai"},
-    "inference": {"torch", "transformers", "huggingface_hub", "jinja2", "tqdm", "openai", "tenacity"},
+    "inference": {"torch", "transformers", "jinja2", "tqdm", "openai", "tenacity", "inspect_ai"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),

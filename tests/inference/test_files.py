@@ -8,7 +8,7 @@ import pytest
 
 from multifaceted.data.benches import read_bench
 from multifaceted.data.source import BadRows
-from multifaceted.inference.files import ResponseFile
+from multifaceted.inference.files import ResponseFile, read_answers
 from multifaceted.inference.requests import EngineError, Request
 
 
@@ -115,6 +115,20 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, content, says):
     path.write_text(content)
     with pytest.raises(EngineError, match=says):
         answers(path, asked("a"))
+
+
+def test_answers_are_those_of_the_first_choice(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"question_id": 81, "choices": [{"turns": ["a", "b"]}, {"turns": ["c"]}]}))
+    assert read_answers(path)["81"].turns == ["a", "b"]
+
+
+@pytest.mark.parametrize("layout", ROWS)
+def test_half_characters_are_replaced(tmp_path, layout):
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[layout]).replace('"one"', '"one \\ud83d"'))
+    texts = answers(path, asked("1", "2"))
+    assert texts == {"1": "one \ufffd", "2": ""}
 
 
 def test_a_file_that_is_not_there_or_damaged_is_refused(tmp_path):

@@ -21,13 +21,13 @@ from multifaceted.evaluation.protocols.mt_bench import (
     judge_texts,
     metrics,
     parse_score,
-    read_answers,
     read_templates,
     sampling_of,
     template_name,
 )
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
+from multifaceted.inference.files import read_answers
 from multifaceted.records import Estimate, Prompt, Response
 
 
@@ -56,7 +56,8 @@ class MtBenchTask:
         """All questions; nothing is drawn, so the seed has no say.
 
         Raises:
-            DataError: a file is missing or broken.
+            DataError: the questions are missing or broken.
+            EngineError: the references are.
             ValueError: a question that is judged beside a reference has none.
         """
         read_templates(self.templates)
@@ -64,7 +65,8 @@ class MtBenchTask:
         answers = {} if self.references is None else read_answers(self.references)
         for prompt in prompts:
             prompt.sampling = sampling_of(prompt.metadata["category"])
-            prompt.metadata["references"] = answers.get(prompt.id, prompt.metadata["references"])
+            if prompt.id in answers:
+                prompt.metadata["references"] = answers[prompt.id].turns
             turns = 1 + len(prompt.follow_ups)
             if prompt.metadata["category"] in GUIDED and len(prompt.metadata["references"]) < turns:
                 raise ValueError(

@@ -60,6 +60,10 @@ _ENDING = {
     403: "the key may not be used for this model",
     404: "there is no such model, or `base_url` is not where the server's API begins (it usually ends in /v1)",
 }
+PAID = (408, 504)
+"""Time-outs, after which the answer may have been computed all the same."""
+QUOTA = "insufficient_quota"
+"""What OpenAI calls a limit that does not pass; its status is that of a rate limit."""
 _PASSING = (408, 409, 425, 429)
 _REFUSING = {
     400: "a prompt that is too long for the model's context, or a setting that the server does not know",
@@ -75,13 +79,13 @@ def fault_of_status(status: int, code: object, reason: str, wait: float) -> Send
         code: as the server calls the error, where it does.
         wait: seconds the server asks to wait.
     """
-    if code == "insufficient_quota":
+    if code == QUOTA:
         return SendError(reason=reason, kind=Kind.ENDS, remedy="the quota is exhausted; raise it with the provider")
     if status in _ENDING:
         return SendError(reason=reason, kind=Kind.ENDS, remedy=_ENDING[status])
     if status not in _PASSING and status < 500:
         return SendError(reason=reason, kind=Kind.REFUSED, remedy=_REFUSING.get(status, ""))
-    return fault_that_passes(reason, wait=wait, may_be_paid=status in (408, 504))
+    return fault_that_passes(reason, wait=wait, may_be_paid=status in PAID)
 
 
 def fault_that_passes(reason: str, *, wait: float = 0.0, may_be_paid: bool = False) -> SendError:

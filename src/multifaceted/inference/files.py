@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, named
+from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, named, whole_characters
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,19 @@ GZIP = b"\x1f\x8b"
 
 
 class Answers(NamedTuple):
-    """What a row holds: an id, an instruction or a place, a text for each turn, and whether none of them was cut."""
+    """What a row holds.
+
+    Attributes:
+        name: an id, a place, or an instruction.
+        turns: a text for each.
+        finished: whether none of them was cut.
+        is_instruction: whether the name is one.
+    """
 
     name: str
     turns: list[str]
     finished: bool = True
+    is_instruction: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,17 +60,27 @@ class ResponseFile:
             EngineError: the file cannot be read, or lacks a response, or holds two for one request.
         """
         check_requests(requests)
-        rows = list(_rows(self.path))
-        by_instruction = bool(rows) and _Alpaca.fits(rows[0])
-        answers = [_answers(self.path, number, row) for number, row in enumerate(rows, start=1)]
-        names = _names(requests, answers, by_instruction=by_instruction)
-        _check(self.path, requests, names, answers)
-        found = {each.name: each for each in answers}
+        found = read_answers(self.path)
+        names = _names(requests, found)
+        _check(self.path, requests, names, found)
         for request, name in zip(requests, names, strict=True):
-            turn, turns = sum(message["role"] == "assistant" for message in request.messages), found[name].turns
+            turn, turns = request.turn, found[name].turns
             if turn >= len(turns):
                 raise EngineError(f"{self.path}: {request.id!r} has {len(turns)} turns; turn {turn + 1} is asked")
             yield Reply(id=request.id, text=turns[turn], finished=found[name].finished)
+
+
+def read_answers(path: Path) -> dict[str, Answers]:
+    """What a file holds, by the name that each row has in it.
+
+    Raises:
+        EngineError: the file cannot be read, has a row of no layout that is known, or one name twice.
+    """
+    answers = [_answers(path, number, row) for number, row in enumerate(_rows(path), start=1)]
+    number_of = Counter(each.name for each in answers)
+    if twice := [name for name, number in number_of.items() if number > 1]:
+        raise EngineError(f"{path} holds more than one response to {named(twice)}; leave one of each")
+    return {each.name: each for each in answers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,7 @@ class _Layout:
 def _text(value: Any) -> str:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
-    return value or ""
+    return whole_characters(value or "")
 
 
 def _fastchat(row: Mapping[str, Any]) -> Answers:
@@ -100,13 +118,14 @@ def _ours(row: Mapping[str, Any]) -> Answers:
     return Answers(str(row["id"]), turns, finished)
 
 
-_Alpaca = _Layout(
-    frozenset({"instruction", "output"}), lambda row: Answers(row["instruction"].strip(), [_text(row["output"])])
-)
+def _alpaca(row: Mapping[str, Any]) -> Answers:
+    return Answers(row["instruction"].strip(), [_text(row["output"])], is_instruction=True)
+
+
 _LAYOUTS = (
     _Layout(frozenset({"question_id", "choices"}), _fastchat),
     _Layout(frozenset({"uid", "messages"}), _arena),
-    _Alpaca,
+    _Layout(frozenset({"instruction", "output"}), _alpaca),
     _Layout(frozenset({"id", "text"}), _ours),
     _Layout(frozenset({"id", "response"}), lambda row: Answers(str(row["id"]), [_text(row["response"])])),
 )
@@ -151,29 +170,25 @@ def _lines(path: Path, text: str) -> Iterator[Any]:
             raise EngineError(f"{path}, line {number}: not JSON ({error})") from None
 
 
-def _names(requests: Sequence[Request], answers: Sequence[Answers], *, by_instruction: bool) -> list[str]:
+def _names(requests: Sequence[Request], found: Mapping[str, Answers]) -> list[str]:
     """What each request is called in the file."""
-    if by_instruction:
+    if any(answers.is_instruction for answers in found.values()):
         return [next(m["content"] for m in request.messages if m["role"] == "user").strip() for request in requests]
     ids = [request.id for request in requests]
-    known = {each.name for each in answers}
-    if known and known.isdisjoint(ids) and all(name.isdecimal() for name in known):
+    if found and found.keys().isdisjoint(ids) and all(name.isdecimal() for name in found):
         return [str(place) for place in range(len(requests))]
     return ids
 
 
-def _check(path: Path, requests: Sequence[Request], names: Sequence[str], answers: Sequence[Answers]) -> None:
-    """Refuse a file that lacks a response or holds one twice; by place, also one that holds more."""
-    number_of = Counter(each.name for each in answers)
-    if twice := [name for name, number in number_of.items() if number > 1]:
-        raise EngineError(f"{path} holds more than one response to {named(twice)}; leave one of each")
-    if missing := [r.id for r, name in zip(requests, names, strict=True) if name not in number_of]:
+def _check(path: Path, requests: Sequence[Request], names: Sequence[str], found: Mapping[str, Answers]) -> None:
+    """Refuse a file that lacks a response; by place, also one that holds more."""
+    if missing := [r.id for r, name in zip(requests, names, strict=True) if name not in found]:
         raise EngineError(
             f"{path} lacks {len(missing):,} of {len(requests):,} responses: to {named(missing)};"
             " was it made with the same bench?"
         )
-    if extra := list(number_of.keys() - set(names)):
-        message = f"{path} holds {len(extra):,} responses to what is not asked: {named(sorted(extra))}"
+    if extra := sorted(found.keys() - set(names)):
+        message = f"{path} holds {len(extra):,} responses to what is not asked: {named(extra)}"
         if names != [request.id for request in requests] and names == [str(i) for i in range(len(names))]:
             raise EngineError(f"{message}. Its responses go by place, so the bench must be asked as a whole")
         log.warning("%s", message)

@@ -16,11 +16,11 @@ from multifaceted.evaluation.protocols.mt_bench import (
     judge_texts,
     metrics,
     parse_score,
-    read_answers,
     read_judgments,
     read_templates,
     template_name,
 )
+from multifaceted.inference.files import read_answers
 from multifaceted.records import Prompt
 
 PUBLISHED = {  # turn 1, turn 2, average
@@ -163,15 +163,6 @@ def test_judgements_of_other_questions_are_refused(tmp_path):
         read_judgments(path, {"1": "math"})
 
 
-def test_answers_are_those_of_the_first_choice(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps({"question_id": 81, "choices": [{"index": 0, "turns": ["a", "b"]}, {"turns": ["c"]}]}))
-    assert read_answers(path) == {"81": ["a", "b"]}
-    path.write_text(json.dumps({"question_id": 81, "choices": []}))
-    with pytest.raises(DataError, match="line 1: choices is None"):
-        read_answers(path)
-
-
 @pytest.mark.parametrize("name", JUDGMENTS)
 def test_every_recorded_score_is_read_from_its_text(name, shared):
     rows = [row.value for row in read_rows(shared(f"mt_bench/judgments/{name}.gpt-4_single.jsonl.gz"), BadRows())]
@@ -198,7 +189,8 @@ def test_averages_of_six_models_are_the_published_ones(shared):
 def test_the_judge_is_told_the_recorded_bytes(shared):
     """Both turns of 80 questions of two models, 30 of them beside references."""
     templates = read_templates(shared("mt_bench/judge_prompts.jsonl"))
-    questions, references = questions_of(shared), read_answers(shared("mt_bench/reference_answer_gpt-4.jsonl"))
+    questions, recorded = questions_of(shared), read_answers(shared("mt_bench/reference_answer_gpt-4.jsonl"))
+    references = {name: found.turns for name, found in recorded.items()}
     assert {name for name, prompt in questions.items() if prompt.metadata["category"] in GUIDED} == {*references}
     path = shared("mt_bench/judgments/mamba_six_models.gpt-4_single.jsonl.gz")
     count = 0
@@ -206,7 +198,7 @@ def test_the_judge_is_told_the_recorded_bytes(shared):
         answers = read_answers(shared(f"mt_bench/model_answer/{model}.jsonl.gz"))
         for row in (row.value for row in read_rows(path, BadRows()) if row.value["model"] == model):
             name, turn = str(row["question_id"]), row["turn"]
-            asked = told(templates, questions[name], turn, answers[name], references.get(name, []))
+            asked = told(templates, questions[name], turn, answers[name].turns, references.get(name, []))
             guided = questions[name].metadata["category"] in GUIDED
             assert asked[-1]["content"] == row["user_prompt"] and row["judge"][1] == TEMPLATES[guided, turn][0]
             count += 1

@@ -133,20 +133,6 @@ def metrics(scores: Sequence[Score]) -> dict[str, Estimate]:
     }
 
 
-def read_answers(path: Path) -> dict[str, list[str]]:
-    """By question, the answers of a file as FastChat's `model_answer/` and `reference_answer/`; of several the first.
-
-    Raises:
-        DataError: the file is missing or has a row without answers.
-    """
-
-    def answers(cells: Cells) -> tuple[str, list[str]]:
-        choices = cells.items("choices")
-        return cells.label("question_id"), Cells.of(choices[0] if choices else None, "choices").texts("turns")
-
-    return dict(read_recorded(path, answers))
-
-
 def read_judgments(path: Path, categories: Mapping[str, str]) -> dict[str, list[Score]]:
     """By model, the scores in the judge's texts of a file as FastChat's `model_judgment/`.
 
