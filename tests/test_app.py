@@ -53,6 +53,24 @@ def test_tables():
     assert "0.500 [0.40, 0.60]" in shown and "unscored" in shown
 
 
+@pytest.mark.parametrize(
+    ("named", "columns"),
+    [
+        (("accuracy", "parity", "unscored", "accuracy/male"), "accuracy parity unscored"),
+        (("stereotype_preferred", "absolute_difference"), "stereotype_preferred absolute_difference"),
+        (("accuracy_ambig", "bias_ambig", "unscored"), "bias_ambig accuracy_ambig unscored"),
+        (("expected_max_toxicity", "cut"), "expected_max_toxicity"),
+        (("score", "turn_1"), "score turn_1"),
+        (("score", "apples"), "score"),
+        (("length", "apples"), "apples length"),
+    ],
+)
+def test_a_task_shows_its_leading_metrics(named, columns):
+    metrics = {f"bench/{name}": Estimate(value=0.5, low=0.4, high=0.6, n=10) for name in named}
+    heading = score_table(Scores(task="t", policy={}, metrics=metrics)).splitlines()[1].split()
+    assert " ".join(heading) == f"split {columns}"
+
+
 def test_a_launched_rank_trusts_what_the_command_line_trusted(monkeypatch, tmp_path):
     from multifaceted.app import _rank
 

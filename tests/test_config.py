@@ -31,11 +31,13 @@ REQUIRED = {
     "data=preference_files": ["data.source.train_file=a", "data.max_length=100"],
     "judge=policy": ["judge.engine.policy=elsewhere"],
 }
-PAIRWISE = ("pairwise", "alpaca_eval", "flask", "koala", "self_instruct", "vicuna")
+PAIRWISE = ("pairwise", "flask", "koala", "self_instruct", "vicuna")
 JUDGED = ("rubric", "multifaceted_bench", "mt_bench", *PAIRWISE)
 REQUIRED |= {f"task={name}": ["judge=policy", "judge.engine.policy=elsewhere"] for name in JUDGED}
 for _name in PAIRWISE:
     REQUIRED[f"task={_name}"] += ["prompts=a", "task.against=b"]
+for _name in ("alpaca_eval", "arena_hard"):
+    REQUIRED[f"task={_name}"] = [f"judge={_name}", "bench=a", "task.against=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 
@@ -102,21 +104,34 @@ def test_a_comparator_can_be_asked_of_a_server(name):
     assert config.engine.system_in_user is settings["system_in_user"]
 
 
-def test_the_papers_judge_has_its_settings():
-    config = build(composed("eval", ["judge=paper", "policy=somewhere"]), EvalConfig)
-    assert config.judge is not None and (config.judge.name, config.judge.runs, config.judge.retries) == (
-        "gpt-4-0125-preview",
-        3,
-        5,
-    )
-    engine = config.judge.engine
-    assert isinstance(engine, ServerEngine) and engine.model == "gpt-4-0125-preview"
-    assert (engine.temperature, engine.top_p, engine.max_tokens) == (1.0, 0.9, 1024)
+PUBLISHED_JUDGES = {  # model, runs, retries, temperature, tokens, alternatives of the first, price of both kinds
+    "paper": ("gpt-4-0125-preview", 3, 5, 1.0, 1024, 0, 10, 30),
+    "mt_bench": ("gpt-4", 1, 0, 0.0, 2048, 0, 30, 60),
+    "alpaca_eval": ("gpt-4-1106-preview", 1, 0, 1.0, 1, 5, 10, 30),
+    "arena_hard": ("gpt-4-1106-preview", 1, 1, 0.0, 4096, 0, 10, 30),
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), PUBLISHED_JUDGES.items(), ids=PUBLISHED_JUDGES)
+def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, settings):
+    judge = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.max_spend=50"]), EvalConfig).judge
+    assert judge is not None and isinstance(judge.engine, ServerEngine)
+    engine = judge.engine
+    assert judge.name == engine.model and engine.top_p == (0.9 if name == "paper" else None)
+    asked = (engine.model, judge.runs, judge.retries, engine.temperature, engine.max_tokens, engine.top_logprobs)
+    assert (*asked, engine.price.input, engine.price.output) == settings and engine.max_spend == 50
+    other = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.model=qwen"]), EvalConfig).judge
+    assert other is not None and other.name == "qwen"
+    named = build(composed("eval", [f"judge={name}", "policy=a", "judge.name=mine"]), EvalConfig).judge
+    assert named is not None and named.name == "mine"
 
 
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
+        (["task=alpaca_eval", "task.against=a"], "task alpaca_eval needs a judge; name one with judge=..."),
+        (["task=alpaca_eval", "task.against=a", "judge=paper"], "use judge=alpaca_eval, or a server or a policy with"),
+        (["task=alpaca_eval", "judge=alpaca_eval"], "task.against has no default here; set task.against=..."),
         (["task=rubric"], "task rubric_multifaceted_bench needs a judge; name one with judge=..."),
         (["task=rubric", "task.reader=koala"], "reader is 'koala'; benches with rubrics are"),
         (["task=rubric", "task.controls=[flop]"], "task.controls: ['flop'] does not fit"),

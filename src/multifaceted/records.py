@@ -21,6 +21,7 @@ REWARD_MODEL = "reward_model"
 ADAPTER = "adapter"
 PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
+LIKELIHOODS = "likelihoods.jsonl"
 VERDICTS = "verdicts.jsonl"
 SCORES = "scores.json"
 INSTRUCTIONS = "instructions.jsonl"
@@ -169,6 +170,21 @@ class Response:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Likelihood:
+    """How likely a model finds a text; one line of `likelihoods.jsonl`.
+
+    Attributes:
+        id: of what was asked for: a prompt's id, `#`, and which of the prompt's texts.
+        logp: the sum of its tokens' log-probabilities, natural logarithm.
+        tokens: how many they are.
+    """
+
+    id: str
+    logp: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """One reply of a judge about one response, or about two; one line of `verdicts.jsonl`.
 
@@ -190,6 +206,7 @@ class Verdict:
         order: which response of a pair was shown first (`Order`).
         empty: there was no response, or one of a pair was missing, so a rule decided.
         first_token: what the judge could have begun with, to its log-probability, where that is the verdict.
+        lengths: characters of both responses of a pair, the policy's and the opponent's.
     """
 
     prompt: str
@@ -206,6 +223,7 @@ class Verdict:
     order: str | None = None
     empty: bool = False
     first_token: dict[str, float] | None = None
+    lengths: list[int] | None = None
     version: int = VERSION
 
     @property

@@ -12,6 +12,13 @@ LEADING = (
     ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
     ("score", "score_spread", "unscored", "empty"),
     ("win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
+    ("score", "turn_1", "turn_2", "unscored", "empty"),
+    ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "avg_length", "unscored", "empty"),
+    ("win_rate", "rating", "consistency", "avg_length", "unscored", "empty"),
+    ("expected_max_toxicity", "toxicity_probability", "perplexity", "distinct_2", "distinct_3", "empty"),
+    ("stereotype_preferred", "absolute_difference"),
+    ("accuracy", "parity", "unscored"),
+    ("bias_ambig", "bias_disambig", "accuracy_ambig", "accuracy_disambig", "unscored"),
 )
 """Of each kind of task, what one wants to read first; the first of them also by dimension."""
 
@@ -102,7 +109,9 @@ def _histogram(histogram: Mapping[str, list[int]], bar: str, width: int = 14) ->
 def score_table(scores: Scores) -> str:
     """One row a split, by its leading metrics; then the first of them by dimension, and the other metrics."""
     named = {key.split("/")[1] for key in scores.metrics}
-    columns = next((columns for columns in LEADING if columns[0] in named), tuple(sorted(named)))
+    fitting = [columns for columns in LEADING if columns[0] in named]
+    leading = max(fitting, key=lambda columns: len(named & {*columns}), default=sorted(named))
+    columns = [column for column in leading if column in named]
     splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
     rows = [["split", *columns]]
     rows += [[split, *(interval(scores.metrics.get(f"{split}/{column}")) for column in columns)] for split in splits]

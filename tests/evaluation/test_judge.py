@@ -1,6 +1,7 @@
 """Asking a judge: runs, attempts, what is kept, and going on after a kill."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,17 @@ def test_what_a_rule_decides_is_not_asked(tmp_path):
     assert all((v.score, v.judge, v.empty, v.attempt) == (1, RULE, True, 0) for v in decided) and len(decided) == 3
     judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 4", questions)
     assert len(read_verdicts(tmp_path / "v.jsonl")) == 6, "nor written twice"
+
+
+def test_what_a_rule_decides_is_empty_or_not_as_the_question_says(tmp_path):
+    same, missing = question("a", decided=2), question("b", decided=1)
+    asked = replace(question("c"), lengths=[3, 4])
+    _, verdicts = judge(
+        tmp_path / "v.jsonl", lambda r: "[RESULT] 4", [replace(same, empty=False), missing, asked], runs=1
+    )
+    found = {v.prompt: (v.judge, v.empty, v.lengths) for v in read_verdicts(tmp_path / "v.jsonl")}
+    assert found == {"a": (RULE, False, None), "b": (RULE, True, None), "c": ("rule", False, [3, 4])}
+    assert len(verdicts) == 3
 
 
 @pytest.mark.parametrize("killed_at", range(10))

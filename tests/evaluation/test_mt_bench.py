@@ -9,13 +9,15 @@ import pytest
 
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.mt_bench import MtBenchTask
+from multifaceted.evaluation.protocols.mt_bench import TEMPLATES
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
-from multifaceted.inference.requests import Request
+from multifaceted.inference.requests import Reply, Request
 from multifaceted.record_files import write_json, write_jsonl
-from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response
-from tests.evaluation.engines import RuleEngine
+from multifaceted.records import PROMPTS, RESPONSES, RUN, VERDICTS, Response, Scores
+from multifaceted.tables import score_table
+from tests.evaluation.engines import RuleEngine, read
 
 ROWS = [
     {"question_id": 1, "category": "writing", "turns": ["Write.", "Rewrite."]},
@@ -46,13 +48,52 @@ def test_each_turn_is_scored_and_an_empty_answer_is_the_lowest(tmp_path):
         Response(id="1", text="A text.", finished=True, follow_ups=["Another text."]),
         Response(id="2", text="2", finished=True, follow_ups=[" "]),
     ]
-    scores = iter(["[[7]]", "No score.", "Rating: [[9.5]]"])
+    scores = iter(["It will do. [RESULT] 7", "No score. [[9]]", "Feedback: It is right. [RESULT] 10"])
     metrics, asked = scored(tmp_path, task, responses, lambda request: next(scores))
     assert len(asked) == 3, "nobody is asked about an empty answer"
     told = [request.messages[-1]["content"] for request in asked]
     assert "Another text." not in told[0] and "A text." in told[1] and "Another text." in told[1]
     values = {name.removeprefix("mt_bench/"): (e.value, e.unscored) for name, e in metrics.items()}
-    assert values["turn_1"] == (8.25, 0) and values["turn_2"] == (1.0, 1) and values["score/writing"] == (7.0, 1)
+    assert values["turn_1"] == (8.5, 0) and values["turn_2"] == (1.0, 1) and values["score/writing"] == (7.0, 1)
+    shown = score_table(Scores(task="mt_bench", policy={}, metrics=metrics)).splitlines()
+    assert shown[1].split() == ["split", "score", "turn_1", "turn_2", "unscored", "empty"]
+    assert values["unscored"] == (0.25, 0) and values["empty"] == (0.25, 0)
+
+
+FASTCHAT = {  # temperatures of FastChat's llm_judge
+    **{"writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0},
+    **{"stem": 0.1, "humanities": 0.1, "something else": 0.7},
+}
+
+
+def test_answers_are_drawn_as_in_fastchat(tmp_path):
+    rows = [
+        {"question_id": name, "category": name, "turns": ["One.", "Two."], "reference": ["1", "2"]} for name in FASTCHAT
+    ]
+    prompts = MtBenchTask(bench=write_questions(tmp_path / "question.jsonl", rows)).prompts(0)
+    assert {prompt.id: prompt.sampling.temperature for prompt in prompts} == FASTCHAT
+    others = {(p.sampling.top_p, p.sampling.repetition_penalty, p.sampling.max_tokens) for p in prompts}
+    assert others == {(1.0, 1.0, 1024)}
+
+
+def test_which_reading_applies_is_decided_by_whose_template_it_is(tmp_path):
+    """FastChat's is the first score of a text, quoted or not, cut or not; ours is what a whole text ends with."""
+    bench, theirs = write_questions(tmp_path / "question.jsonl"), tmp_path / "judge_prompts.jsonl"
+    rows = [
+        {"name": name, "system_prompt": "Grade.", "prompt_template": " ".join(f"{{{place}}}" for place in places)}
+        for name, places in TEMPLATES.values()
+    ]
+    theirs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    response = Response(id="1", text="Give it a [[10]].", finished=True, follow_ups=["b"])
+    asked = {}
+    for name, templates in (("ours", None), ("fastchat", theirs)):
+        task = MtBenchTask(bench=bench, templates=templates)
+        asked[name] = task.questions(task.prompts(0)[:1], {"1": response})[0]
+    texts = ["It says [[10]]. Rating: [[2]]", "It says [[10]]. [RESULT] 2", "Bad. [2]"]
+    assert [read(asked["fastchat"], text) for text in texts] == [10, 10, 2]
+    assert [read(asked["ours"], text) for text in texts] == [None, 2, None]
+    cut = Reply(id="r", text="It is bad. [RESULT] 2 [[3]]", finished=False)
+    assert asked["fastchat"].read(cut) == 3 and asked["ours"].read(cut) is None
 
 
 def test_a_question_without_its_references_is_refused_before_anything_is_asked(tmp_path):

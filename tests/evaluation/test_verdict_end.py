@@ -75,6 +75,13 @@ def test_anything_else_is_unscored(text):
     assert score(text) is None
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_label_that_begins_with_another_is_itself(order):
+    labels = {str(n): n for n in range(1, 11)}
+    ordered = dict(list(labels.items())[::order])
+    assert [read_end(f"[RESULT] {label}", ordered) for label in labels] == [*range(1, 11)]
+
+
 def test_the_last_verdict_counts_and_earlier_numbers_do_not():
     assert score("Score 4 for style, 5 for tone. [RESULT] 5 was tempting.\n[RESULT] 3") == 3
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -14,6 +14,8 @@ from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.requests import Engine, EngineError, Reply, Request
 from multifaceted.record_files import RecordError
 from multifaceted.records import RULE, Verdict
+
+T = TypeVar("T")
 
 ATTEMPTS_APART = 1000
 """Samples from one attempt to the next: the requests of a run stay the same when runs are added."""
@@ -29,7 +31,9 @@ class Question:
         messages: what is put to the judge.
         read: what its reply says; None where it gives no verdict.
         rubric, dimension, order: as in `Verdict`.
-        decided: the verdict where a rule gives it and nothing is asked: a response is empty.
+        decided: the verdict where a rule gives it and nothing is asked.
+        empty: of a decided one, whether that is because a response is empty; if not, because both are the same.
+        lengths: as in `Verdict`.
     """
 
     prompt: str
@@ -40,6 +44,8 @@ class Question:
     dimension: str | None = None
     order: str | None = None
     decided: float | str | None = None
+    empty: bool = True
+    lengths: list[int] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -47,7 +53,7 @@ class Question:
         return hashlib.sha256(json.dumps(list(self.messages)).encode()).hexdigest()[:16]
 
 
-def at_the_end(parse: Callable[[str], float | str | None]) -> Callable[[Reply], float | str | None]:
+def at_the_end(parse: Callable[[str], T | None]) -> Callable[[Reply], T | None]:
     """Reads a verdict that stands at the end of a text: a reply that was cut has none."""
     return lambda reply: parse(reply.text) if reply.finished else None
 
@@ -106,7 +112,7 @@ class Judge:
     def _decided(self, questions: Sequence[Question], log: VerdictLog, policy: str) -> Iterator[Verdict]:
         for question in questions:
             for run in range(self.runs) if question.decided is not None else ():
-                verdict = _verdict(question, run, policy, judge=RULE, score=question.decided, empty=True)
+                verdict = _verdict(question, run, policy, score=question.decided, empty=question.empty)
                 if verdict.key not in log.latest:
                     yield verdict
 
@@ -176,4 +182,5 @@ def _verdict(
         order=question.order,
         empty=empty,
         first_token=None if first_token is None else dict(first_token),
+        lengths=question.lengths,
     )

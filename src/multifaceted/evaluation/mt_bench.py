@@ -9,20 +9,24 @@ from typing import Any
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.benches import read_bench
-from multifaceted.evaluation.judge import Question, at_the_end
+from multifaceted.evaluation.judge import Question
 from multifaceted.evaluation.material import is_empty
 from multifaceted.evaluation.protocols.mt_bench import (
     GUIDED,
+    LABELS,
     LOWEST,
-    OWN_TEMPLATES,
+    SPLIT,
     TURNS,
-    Verdict,
-    judge_messages,
+    Score,
+    judge_texts,
     metrics,
     parse_score,
     read_answers,
     read_templates,
+    sampling_of,
+    template_name,
 )
+from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.records import Estimate, Prompt, Response
 
@@ -41,12 +45,12 @@ class MtBenchTask:
 
     bench: Path | None = None
     references: Path | None = None
-    templates: Path = OWN_TEMPLATES
+    templates: Path | None = None
 
     @property
     def name(self) -> str:
         """What the task is called in records."""
-        return "mt_bench"
+        return SPLIT
 
     def prompts(self, seed: int) -> list[Prompt]:
         """All questions; nothing is drawn, so the seed has no say.
@@ -59,6 +63,7 @@ class MtBenchTask:
         prompts = read_bench("mt_bench", self.bench, BadRows(option=""))
         answers = {} if self.references is None else read_answers(self.references)
         for prompt in prompts:
+            prompt.sampling = sampling_of(prompt.metadata["category"])
             prompt.metadata["references"] = answers.get(prompt.id, prompt.metadata["references"])
             turns = 1 + len(prompt.follow_ups)
             if prompt.metadata["category"] in GUIDED and len(prompt.metadata["references"]) < turns:
@@ -76,13 +81,14 @@ class MtBenchTask:
         for prompt in prompts:
             answers = responses[prompt.id].turns
             for turn in TURNS[: 1 + len(prompt.follow_ups)]:
-                messages = judge_messages(templates, prompt, turn, answers, prompt.metadata["references"])
+                template = templates[template_name(prompt, turn)]
+                texts = judge_texts(prompt, turn, answers, prompt.metadata["references"])
                 questions.append(
                     Question(
                         prompt=prompt.id,
                         response=prompt.id,
-                        messages=messages,
-                        read=at_the_end(parse_score),
+                        messages=template.messages(texts),
+                        read=template.reader(texts, parse_score, LABELS),
                         rubric=turn - 1,
                         dimension=prompt.metadata["category"],
                         decided=LOWEST if is_empty(answers[turn - 1]) else None,
@@ -91,16 +97,21 @@ class MtBenchTask:
         return questions
 
     def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-        """Scores of both turns together and of each, also by category."""
+        """Scores of both turns together and of each, also by category, and shares of `unscored` and `empty`."""
         categories = {prompt.id: prompt.metadata["category"] for prompt in prompts}
-        return metrics(
-            [
-                Verdict(
-                    question=verdict.prompt,
-                    category=categories[verdict.prompt],
-                    turn=1 + (verdict.rubric or 0),
-                    score=None if verdict.score is None else float(verdict.score),
-                )
-                for verdict in latest_verdicts(verdicts_of(verdicts)).values()
-            ]
-        )
+        latest = list(latest_verdicts(verdicts_of(verdicts)).values())
+        clusters = [verdict.prompt for verdict in latest]
+        scores = [
+            Score(
+                question=verdict.prompt,
+                category=categories[verdict.prompt],
+                turn=1 + (verdict.rubric or 0),
+                score=None if verdict.score is None else float(verdict.score),
+            )
+            for verdict in latest
+        ]
+        return {
+            **metrics(scores),
+            f"{SPLIT}/unscored": bootstrap_mean([float(v.score is None) for v in latest], clusters=clusters),
+            f"{SPLIT}/empty": bootstrap_mean([float(v.empty) for v in latest], clusters=clusters),
+        }

@@ -15,13 +15,24 @@ from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, as_folder, decisive, evaluated, name_of
 from multifaceted.evaluation.inspect_log import require_inspect
 from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.likelihoods import likelihoods
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
+from multifaceted.evaluation.task import (
+    JudgedTask,
+    LikelihoodTask,
+    ParticularTask,
+    RecordedTask,
+    RuledTask,
+    ScoredTask,
+    Task,
+    asks_likelihoods,
+)
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
+from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
-from multifaceted.inference.requests import Engine
+from multifaceted.inference.requests import Engine, in_user_turn
 from multifaceted.model.folder import is_hub_id
 from multifaceted.record_files import (
     RecordError,
@@ -32,10 +43,25 @@ from multifaceted.record_files import (
     write_json,
     write_jsonl,
 )
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Estimate, Prompt, Response, Scores
+from multifaceted.records import (
+    LIKELIHOODS,
+    PROMPTS,
+    RESPONSES,
+    RUN,
+    SCORES,
+    VERDICTS,
+    VERSION,
+    Estimate,
+    Prompt,
+    Response,
+    Scores,
+)
 from multifaceted.tracking import Wandb, run_facts
 
 log = logging.getLogger(__name__)
+
+MADE = (RESPONSES, LIKELIHOODS, VERDICTS, SCORES)
+"""What an evaluation makes, in this order; nothing of it outlives another identity."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,6 +98,14 @@ class EvalConfig:
             raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
         if self.inspect_log:
             require_inspect()
+        if isinstance(self.task, ParticularTask) and self.judge is not None:
+            self.task.check_judge(self.judge)
+        if asks_likelihoods(self.task) and not isinstance(self.engine, PolicyEngine):
+            in_text = "; or set task.by=text" if isinstance(self.task, RuledTask) else ""
+            raise ValueError(
+                f"task {self.task.name} compares log-likelihoods of a policy in this process, which servers and files"
+                f" do not give; leave engine= out and name its folder with policy=...{in_text}"
+            )
 
     @property
     def folder(self) -> Path:
@@ -97,19 +131,19 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
         return _of_records(config.task, config.folder)
     who = evaluated(config.policy, config.engine)
     prompts = config.task.prompts(config.seed)
+    if asks_likelihoods(config.task):
+        return _by_likelihood(config, config.task, who, prompts)
     identity = {
         "policy": who.fingerprint,
         "engine": decisive(config.engine, plain["engine"]),
         "seed": config.seed,
-        "prompts": hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()[:16],
+        "prompts": _fingerprint(prompts),
     }
-    judge = None
-    if config.judge is not None:
-        judge = {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
+    judge = _judge(config, plain)
     folder = config.folder
     responses = _written(folder, identity, judge, overwrite=config.overwrite)
     if not responses:
-        for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
+        for name in MADE:  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
     facts = read_json(folder / RUN).get("facts") if responses else None
     record = {"policy_path": who.path, "judge": judge, **identity, "facts": facts or run_facts(config.seed)}
@@ -120,12 +154,50 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     else:
         write = partial(write_jsonl, folder / RESPONSES)
         responses = generate(_engine(config, who), prompts, config.seed, responses, write)
-    if isinstance(config.task, RuledTask):
+    if isinstance(config.task, ScoredTask) and (folder / VERDICTS).exists():
+        log.info("verdicts are read from %s", folder / VERDICTS)
+    elif isinstance(config.task, RuledTask):
         write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
     elif isinstance(config.task, JudgedTask) and config.judge is not None:
         questions = config.task.questions(prompts, responses)
         config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
     return rescore(folder, config.task)
+
+
+def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, prompts: Sequence[Prompt]) -> Scores:
+    """Likelihoods in place of responses; how text would be drawn decides nothing."""
+    assert who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
+    folder, passages, template = config.folder, task.passages(prompts), config.engine.template
+    if config.engine.system_in_user:
+        passages = [replace(passage, messages=in_user_turn(passage.messages)) for passage in passages]
+    identity = {
+        "policy": who.fingerprint,
+        "template": template,
+        "seed": config.seed,
+        "prompts": _fingerprint([*prompts, *passages]),
+    }
+    _written(folder, identity, None, overwrite=config.overwrite)
+    if config.overwrite:
+        for name in MADE:
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
+    write_jsonl(folder / PROMPTS, prompts)
+    found = likelihoods(passages, who.folder, config.engine.device, template, folder / LIKELIHOODS)
+    write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
+    return rescore(folder, task)
+
+
+def _fingerprint(asked: Sequence[Prompt | Passage]) -> str:
+    return hashlib.sha256(json.dumps([asdict(each) for each in asked]).encode()).hexdigest()[:16]
+
+
+def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What tells whoever decides from others; None where rules do."""
+    if isinstance(config.task, ScoredTask):
+        return config.task.scorers()
+    if config.judge is None:
+        return None
+    return {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
@@ -144,10 +216,11 @@ def rescore(folder: Path, task: Task) -> Scores:
     """
     run_record, prompts = read_json(folder / RUN), read_prompts(folder / PROMPTS)
     metrics = task.metrics(prompts, list(read_jsonl(folder / VERDICTS)))
+    cut = {} if asks_likelihoods(task) else _cut(prompts, read_responses(folder / RESPONSES))
     scores = Scores(
         task=task.name,
         policy={"path": run_record["policy_path"], "fingerprint": run_record["policy"]},
-        metrics=metrics | _cut(prompts, read_responses(folder / RESPONSES)),
+        metrics=metrics | cut,
     )
     write_json(folder / SCORES, scores)
     return scores
@@ -173,13 +246,15 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
 
 def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
     """The responses of the folder, if it may be continued."""
-    if overwrite or not (folder / RESPONSES).exists():
+    paths = (folder / RESPONSES, folder / LIKELIHOODS)
+    held = next((path for path in paths if path.exists() and path.stat().st_size), None)
+    if overwrite or held is None:
         return {}
     before = read_json(folder / RUN)
     changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
         raise RecordError(
-            f"{folder} holds responses made with another {', '.join(changed)};"
+            f"{folder} holds {held.stem} made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
     if before.get("judge") != judge and (folder / VERDICTS).exists():
@@ -187,4 +262,4 @@ def _written(folder: Path, identity: Mapping[str, object], judge: object, *, ove
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
-    return read_responses(folder / RESPONSES)
+    return read_responses(held) if held.name == RESPONSES else {}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-from multifaceted.evaluation.judge import Question
-from multifaceted.records import Estimate, Prompt, Response
+from multifaceted.evaluation.judge import Judge, Question
+from multifaceted.inference.likelihood import Passage
+from multifaceted.records import Estimate, Likelihood, Prompt, Response
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What is said of a policy's responses: a `RuledTask` or a `JudgedTask`."""
+    """What is said of a policy: a `RuledTask` or a `JudgedTask` of its responses, a `LikelihoodTask` without any."""
 
     @property
     def name(self) -> str:
@@ -42,11 +43,62 @@ class RuledTask(Task, Protocol):
 
 
 @runtime_checkable
+class ScoredTask(RuledTask, Protocol):
+    """Models of the task's own decide, such as a classifier; their verdicts are kept, not made anew."""
+
+    def scorers(self) -> dict[str, str]:
+        """Fingerprints of these models, by what they are for.
+
+        Raises:
+            EngineError: one cannot be had or cannot do this.
+        """
+        ...
+
+
+@runtime_checkable
+class LikelihoodTask(Task, Protocol):
+    """Log-likelihoods decide, and nothing is generated."""
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether it is so; a task that can also be asked in text is a `RuledTask` where not."""
+        ...
+
+    def passages(self, prompts: Sequence[Prompt]) -> list[Passage]:
+        """The texts whose likelihoods are asked for."""
+        ...
+
+    def verdicts_of_likelihoods(
+        self, prompts: Sequence[Prompt], likelihoods: Mapping[str, Likelihood]
+    ) -> list[dict[str, Any]]:
+        """The lines of `verdicts.jsonl`."""
+        ...
+
+
+def asks_likelihoods(task: object) -> TypeGuard[LikelihoodTask]:
+    """Whether log-likelihoods decide."""
+    return isinstance(task, LikelihoodTask) and task.by_likelihood
+
+
+@runtime_checkable
 class JudgedTask(Task, Protocol):
     """A judge decides."""
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """What the judge is to be asked."""
+        ...
+
+
+@runtime_checkable
+class ParticularTask(JudgedTask, Protocol):
+    """A judge decides, but not just any."""
+
+    def check_judge(self, judge: Judge) -> None:
+        """Refuse one whose replies could not be scored.
+
+        Raises:
+            ValueError: it is one.
+        """
         ...
 
 

@@ -32,13 +32,14 @@ def read_end(text: str, labels: Mapping[str, T], material: Sequence[str] = ()) -
     """What the verdict at the end of a judge's text says; None where there is none, or it may be a quotation.
 
     Args:
-        labels: the labels that a verdict may have to what they mean; letters may be written large or small.
+        labels: the labels that a verdict may have, in small letters, to what they mean; a judge may write large ones.
         material: the texts that the judge was shown.
     """
-    end = _ends(tuple(labels)).search(text.rstrip())
+    longest_first = tuple(sorted(labels, key=len, reverse=True))  # 10 is no 1
+    end = _ends(longest_first).search(text.rstrip())
     if end is None:
         return None
-    label = re.findall("|".join(map(re.escape, labels)), end.group().lower())[-1]
+    label = re.findall("|".join(map(re.escape, longest_first)), end.group().lower())[-1]
     shown = [_skeleton(item).replace("resultscore", "result") for item in material]
     if _quoted(text[: end.start()].rstrip(), _skeleton(f"result {label}"), shown):
         return None

@@ -1,7 +1,6 @@
 """AlpacaEval 2: preferences of three kinds of judges, and the published win rates."""
 
 import csv
-import gzip
 import json
 import math
 from dataclasses import asdict
@@ -15,8 +14,8 @@ from multifaceted.data.benches import read_bench
 from multifaceted.data.files import read_rows
 from multifaceted.evaluation.protocols.alpaca_eval import (
     Annotation,
-    average_length,
-    judge_messages,
+    is_swapped,
+    judge_texts,
     metrics,
     parse_preference,
     ranked_preference,
@@ -28,7 +27,6 @@ from multifaceted.evaluation.protocols.alpaca_eval import (
 )
 
 ANNOTATIONS = "alpaca_eval2/annotations"
-BASELINE = "gpt4_1106_preview"
 
 
 def leaderboard(path):
@@ -76,7 +74,8 @@ def test_a_ranking_without_one_best_is_unscored(ranks, shown):
 
 def test_the_judge_sees_both_answers_in_the_order_asked_for():
     for swapped in (False, True):
-        system, user = judge_messages(read_template(), "Sing.", "la {output_2}", "lo", swapped=swapped)
+        texts = judge_texts("Sing.", "la {output_2}", "lo", swapped=swapped)
+        system, user = read_template(None).messages(texts)
         assert system["role"] == "system" and "Sing." in user["content"]
         assert (user["content"].index("\nlo\n") < user["content"].index("\nla {output_2}\n")) is swapped
 
@@ -84,7 +83,7 @@ def test_the_judge_sees_both_answers_in_the_order_asked_for():
 def test_a_template_in_the_published_form_is_read(tmp_path):
     path = tmp_path / "judge.txt"
     path.write_text('<|im_start|>user\n{"a": """{instruction}"""}\n{output_1}|{output_2}\n<|im_end|>\n')
-    assert judge_messages(read_template(path), "I", "b", "m", swapped=False) == [
+    assert read_template(path).messages(judge_texts("I", "b", "m", swapped=False)) == [
         {"role": "user", "content": '{"a": """I"""}\nb|m'}
     ]
     path.write_text("{instruction} {output_1} {output_2}")
@@ -114,9 +113,11 @@ def test_unscored_annotations_are_counted_and_never_zero():
     assert {name: (e.value, e.n, e.unscored) for name, e in found.items()} == {
         "alpaca_eval/win_rate": (pytest.approx(80), 2, 1),
         "alpaca_eval/discrete_win_rate": (100, 2, 1),
+        "alpaca_eval/wins": (100, 2, 1),
+        "alpaca_eval/draws": (0, 2, 1),
+        "alpaca_eval/losses": (0, 2, 1),
         "alpaca_eval/avg_length": (pytest.approx(34 / 3), 3, 0),
     }
-    assert average_length([10, 10, 14]) == 11
 
 
 def test_recorded_annotations_are_read(tmp_path):
@@ -159,29 +160,34 @@ def test_every_model_has_its_published_win_rate(shared):
     for model in models.keys() & published.keys():
         found = asdict(win_rate([a.preference for a in models[model]]))
         assert found == {name: pytest.approx(float(published[model][name]), abs=1e-9) for name in found}
-        assert metrics(models[model])["alpaca_eval/win_rate"].value == pytest.approx(found["win_rate"])
+        ours = {name.removeprefix("alpaca_eval/"): e for name, e in metrics(models[model]).items()}
+        assert ours["win_rate"].value == pytest.approx(found["win_rate"])
+        assert ours["discrete_win_rate"].value == pytest.approx(found["discrete_win_rate"])
+        counts = [round(ours[name].value * ours[name].n / 100) for name in ("wins", "losses", "draws")]
+        assert counts == [found[name] for name in ("n_wins", "n_wins_base", "n_draws")]
+        half = (ours["win_rate"].high - ours["win_rate"].low) / 2
+        assert half == pytest.approx(1.96 * found["standard_error"], rel=0.1)
         if len(models[model]) == 805:  # lengths are of all outputs, annotated or not
-            assert average_length([a.model_length for a in models[model]]) == int(published[model]["avg_length"])
+            assert int(ours["avg_length"].value) == int(published[model]["avg_length"])
         compared += 1
     assert compared == 36 and models.keys() - published.keys() == {"text_davinci_003"}
 
 
-@pytest.mark.parametrize("model", [BASELINE, "Mistral-7B-Instruct-v0.2", "Meta-Llama-3-8B-Instruct"])
-def test_average_length_of_real_outputs_is_the_published_one(model, shared):
-    with gzip.open(shared(f"alpaca_eval2/model_outputs/{model}.json.gz"), "rt") as stream:
-        lengths = [len(row["output"]) for row in json.load(stream)]
-    assert average_length(lengths) == int(leaderboard(shared("alpaca_eval2/leaderboard.csv"))[model]["avg_length"])
+def test_the_coin_is_of_the_instruction_and_the_seed():
+    coins = {seed: [is_swapped(f"Write {n}.", seed) for n in range(1000)] for seed in (0, 1)}
+    assert coins[0] == [is_swapped(f"Write {n}.", 0) for n in range(1000)] != coins[1]
+    assert all(450 < sum(coin) < 550 for coin in coins.values())
 
 
-def test_weighted_preferences_are_the_recorded_ones(shared):
+def test_weighted_preferences_are_the_recorded_ones_in_the_order_of_the_published_coin(shared):
     path = shared(f"{ANNOTATIONS}/gpt-3.5-turbo-1106.weighted_alpaca_eval_gpt4_turbo.json.gz")
     rows = [row.value for row in read_rows(path, BadRows())]
     judged = [row for row in rows if row["raw_completion"] is not None]
     for row in judged:
         first = row["raw_completion"]["logprobs"]["content"][0]["top_logprobs"]
         logprobs = {token["token"]: token["logprob"] for token in first}
-        either = [weighted_preference(logprobs, swapped=swapped) for swapped in (False, True)]  # it was not recorded
-        assert min(abs(value - row["preference"]) for value in either) < 5e-11
+        found = weighted_preference(logprobs, swapped=is_swapped(row["instruction"], 0))
+        assert abs(found - row["preference"]) < 5e-11
     assert len(judged) == 801
     others = [row for row in rows if row["raw_completion"] is None]
     assert all(row["preference"] == 1.5 and row["output_1"] == row["output_2"] for row in others)

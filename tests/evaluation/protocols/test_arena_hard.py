@@ -1,6 +1,5 @@
 """Arena-Hard v0.1: verdicts of two games a prompt, Bradley-Terry, and published intervals and lengths."""
 
-import csv
 import json
 
 import numpy as np
@@ -14,17 +13,15 @@ from multifaceted.evaluation.protocols.arena_hard import (
     BASELINE,
     VERDICTS,
     Game,
-    average_tokens,
     battles_of,
     bradley_terry,
-    judge_messages,
+    judge_texts,
     metrics,
     parse_verdict,
     predicted_win_rate,
     ratings,
     read_games,
     read_template,
-    read_token_lengths,
 )
 from multifaceted.evaluation.statistics import percentile_interval
 
@@ -48,12 +45,12 @@ def test_anything_else_is_no_verdict(text):
 
 def test_the_judge_sees_the_answers_in_the_order_of_the_game(tmp_path):
     for swapped in (False, True):
-        system, user = judge_messages(read_template(), "Sing.", "lo", "la {answer_1}", swapped=swapped)
-        assert all(f"[[{verdict}]]" in system["content"] for verdict in VERDICTS)
+        _, user = read_template(None).messages(judge_texts("Sing.", "lo", "la {answer_1}", swapped=swapped))
+        assert all(f"{verdict} (" in user["content"] for verdict in VERDICTS)
         assert (user["content"].index("la {answer_1}\n") < user["content"].index("lo\n")) is swapped
     path = tmp_path / "judge_config.yaml"
     path.write_text('system_prompt: "Judge."\nprompt_template: ["{question_1}|{answer_1}|{answer_2}"]\n')
-    assert judge_messages(read_template(path), "q", "b", "m", swapped=False)[1]["content"] == "q|b|m"
+    assert read_template(path).messages(judge_texts("q", "b", "m", swapped=False))[1]["content"] == "q|b|m"
     for text, message in (("a: [", "not YAML"), ("judge: x", "needs a text system_prompt")):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
@@ -120,16 +117,6 @@ def test_recorded_games_are_read(tmp_path):
         read_games(path)
 
 
-def test_recorded_lengths_are_read(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    rows = [{"question_id": "1", "choices": [{"turns": [{"content": "x", "token_len": n}]}]} for n in (3, 4)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    assert read_token_lengths(path) == [3, 4] and average_tokens([3, 4]) == 3
-    path.write_text(json.dumps({"choices": [{"turns": [{"content": "x"}]}]}))
-    with pytest.raises(DataError, match="no 'token_len'"):
-        read_token_lengths(path)
-
-
 def test_every_recorded_game_is_read_or_counted(shared):
     path = shared("arena_hard/model_judgment/gpt-3.5-turbo-0125.athene-v2.jsonl.gz")
     games = read_games(path)
@@ -147,11 +134,3 @@ def test_every_recorded_game_is_read_or_counted(shared):
 def test_published_intervals_are_percentiles_of_published_replicates(name, shared):
     rows = [row.value for row in read_rows(shared(f"published_bootstrap/{name}.jsonl.gz"), BadRows())]
     assert [percentile_interval(row["results"]) for row in rows] == [(row["lower"], row["upper"]) for row in rows]
-
-
-@pytest.mark.parametrize("model", ["gpt-4-0314", "gpt-3.5-turbo-0125", "gpt-4-0613"])
-def test_average_tokens_are_the_published_ones(model, shared):
-    with shared("arena_hard/leaderboard_20240731.csv").open(encoding="utf-8", newline="") as stream:
-        published = {row["model"]: float(row["avg_tokens"]) for row in csv.DictReader(stream)}
-    lengths = read_token_lengths(shared(f"arena_hard/model_answer/{model}.jsonl.gz"))
-    assert len(lengths) == 500 and average_tokens(lengths) == published[model]

@@ -11,15 +11,15 @@ from multifaceted.data.benches import read_bench
 from multifaceted.data.files import read_rows
 from multifaceted.evaluation.protocols.mt_bench import (
     GUIDED,
-    OWN_TEMPLATES,
     TEMPLATES,
-    Verdict,
-    judge_messages,
+    Score,
+    judge_texts,
     metrics,
     parse_score,
     read_answers,
+    read_judgments,
     read_templates,
-    read_verdicts,
+    template_name,
 )
 from multifaceted.records import Prompt
 
@@ -32,6 +32,10 @@ PUBLISHED = {  # turn 1, turn 2, average
     "mamba_0_875_dpo_ep3": (6.93125, 5.80625, 6.36875),
 }
 JUDGMENTS = ["mamba_six_models", "llama3_griffin"]
+
+
+def told(templates, prompt, turn, answers, references):
+    return templates[template_name(prompt, turn)].messages(judge_texts(prompt, turn, answers, references))
 
 
 def question(category, name="101"):
@@ -69,23 +73,26 @@ def test_the_first_score_in_double_brackets_wins(after, before, score):
 @pytest.mark.parametrize("category", ["math", "writing"])
 @pytest.mark.parametrize("turn", [1, 2])
 def test_the_judge_is_told_what_belongs_to_the_turn(category, turn):
-    templates = read_templates()
+    templates = read_templates(None)
     answers, references = ["answer one {answer}", "answer two"], ["truth one", "truth two"]
-    system, user = judge_messages(templates, question(category), turn, answers, references)
+    system, user = told(templates, question(category), turn, answers, references)
     assert system["role"] == "system" and user["role"] == "user"
-    told = user["content"]
-    assert "First?" in told and "answer one {answer}" in told  # a place in an answer is not filled
-    assert ("Second?" in told) is ("answer two" in told) is (turn == 2)
-    assert ("truth one" in told) is (category in GUIDED)
-    assert ("truth two" in told) is (category in GUIDED and turn == 2)
+    text = user["content"]
+    assert "First?" in text and "answer one {answer}" in text  # a place in an answer is not filled
+    assert ("Second?" in text) is ("answer two" in text) is (turn == 2)
+    assert ("truth one" in text) is (category in GUIDED)
+    assert ("truth two" in text) is (category in GUIDED and turn == 2)
 
 
 def test_missing_references_and_answers_are_refused():
-    templates = read_templates()
     with pytest.raises(ValueError, match="question 101 has 0 references; turn 1"):
-        judge_messages(templates, question("coding"), 1, ["a"], [])
+        judge_texts(question("coding"), 1, ["a"], [])
     with pytest.raises(ValueError, match="question 101 has 1 answers; turn 2"):
-        judge_messages(templates, question("writing"), 2, ["a"], [])
+        judge_texts(question("writing"), 2, ["a"], [])
+
+
+def test_our_templates_have_the_places_of_fastchats():
+    assert {name: {*template.headings} for name, template in read_templates(None).items()} == dict(TEMPLATES.values())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,10 @@ def test_missing_references_and_answers_are_refused():
     ],
 )
 def test_a_template_that_hides_something_is_refused(change, message, tmp_path):
-    rows = [json.loads(line) for line in OWN_TEMPLATES.read_text().splitlines()]
+    rows = [
+        {"name": name, "system_prompt": "Grade.", "prompt_template": " ".join(f"{{{place}}}" for place in places)}
+        for name, places in TEMPLATES.values()
+    ]
     path = tmp_path / "judge_prompts.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in change(rows)))
     with pytest.raises(DataError) as error:
@@ -118,7 +128,7 @@ def test_unscored_verdicts_are_counted_and_never_zero(tmp_path):
     path = tmp_path / "judgments.jsonl"
     rows = [judged(*at, text) for at, text in texts.items()]
     path.write_text("\n".join(map(json.dumps, [*rows, judged(1, 1, "[[10]]", "other")])))
-    models = read_verdicts(path, {"1": "math", "2": "math", "3": "stem"})
+    models = read_judgments(path, {"1": "math", "2": "math", "3": "stem"})
     assert {model: len(verdicts) for model, verdicts in models.items()} == {"small": 6, "other": 1}
     found = {name: (e.value, e.n, e.unscored) for name, e in metrics(models["small"]).items()}
     assert found == {
@@ -137,7 +147,7 @@ def test_unscored_verdicts_are_counted_and_never_zero(tmp_path):
 def test_both_turns_of_a_question_are_resampled_together():
     def verdicts(same):
         return [
-            Verdict(question=str(q), category="stem", turn=t, score=1.0 + 9 * ((q if same else q + t) % 2))
+            Score(question=str(q), category="stem", turn=t, score=1.0 + 9 * ((q if same else q + t) % 2))
             for q in range(40)
             for t in (1, 2)
         ]
@@ -150,7 +160,7 @@ def test_judgements_of_other_questions_are_refused(tmp_path):
     path = tmp_path / "judgments.jsonl"
     path.write_text(json.dumps(judged(7, 1, "[[1]]")))
     with pytest.raises(DataError, match="question 7 has no category"):
-        read_verdicts(path, {"1": "math"})
+        read_judgments(path, {"1": "math"})
 
 
 def test_answers_are_those_of_the_first_choice(tmp_path):
@@ -175,12 +185,12 @@ def questions_of(shared):
 
 def test_averages_of_six_models_are_the_published_ones(shared):
     categories = {name: prompt.metadata["category"] for name, prompt in questions_of(shared).items()}
-    models = read_verdicts(shared("mt_bench/judgments/mamba_six_models.gpt-4_single.jsonl.gz"), categories)
+    models = read_judgments(shared("mt_bench/judgments/mamba_six_models.gpt-4_single.jsonl.gz"), categories)
     found = {model: metrics(verdicts) for model, verdicts in models.items()}
     columns = [f"mt_bench/{name}" for name in ("turn_1", "turn_2", "score")]
     assert {model: tuple(of[name].value for name in columns) for model, of in found.items()} == PUBLISHED
     assert all(of[name].unscored == 0 for of in found.values() for name in columns)
-    unscored = read_verdicts(shared("mt_bench/judgments/llama3_griffin.gpt-4_single.jsonl.gz"), categories)
+    unscored = read_judgments(shared("mt_bench/judgments/llama3_griffin.gpt-4_single.jsonl.gz"), categories)
     score = metrics(unscored["Meta-Llama-3-8B-Instruct-Normal"])["mt_bench/score"]
     assert (score.n, score.unscored) == (166, 4)
 
@@ -191,13 +201,13 @@ def test_the_judge_is_told_the_recorded_bytes(shared):
     questions, references = questions_of(shared), read_answers(shared("mt_bench/reference_answer_gpt-4.jsonl"))
     assert {name for name, prompt in questions.items() if prompt.metadata["category"] in GUIDED} == {*references}
     path = shared("mt_bench/judgments/mamba_six_models.gpt-4_single.jsonl.gz")
-    told = 0
+    count = 0
     for model in ("mamba_0_5_dpo_ep3", "mamba_0_75_dpo_ep1"):
         answers = read_answers(shared(f"mt_bench/model_answer/{model}.jsonl.gz"))
         for row in (row.value for row in read_rows(path, BadRows()) if row.value["model"] == model):
             name, turn = str(row["question_id"]), row["turn"]
-            asked = judge_messages(templates, questions[name], turn, answers[name], references.get(name, []))
+            asked = told(templates, questions[name], turn, answers[name], references.get(name, []))
             guided = questions[name].metadata["category"] in GUIDED
             assert asked[-1]["content"] == row["user_prompt"] and row["judge"][1] == TEMPLATES[guided, turn][0]
-            told += 1
-    assert told == 320
+            count += 1
+    assert count == 320

@@ -1,5 +1,7 @@
 """RealToxicityPrompts: the worst of several continuations, and how much they differ."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.files import read_rows
-from multifaceted.evaluation.protocols.toxicity import distinct, diversity, metrics
+from multifaceted.evaluation.protocols.toxicity import MOST_PERPLEXITY, distinct, diversity, metrics, perplexity
+from multifaceted.records import Likelihood
 
 
 def test_the_worst_continuation_by_hand():
@@ -35,6 +38,24 @@ def test_diversity_by_hand():
         "real_toxicity_prompts/distinct_2": (pytest.approx(4 / 7 / 2), 2, 1),
         "real_toxicity_prompts/distinct_3": (pytest.approx(3 / 7 / 2), 2, 1),
     }
+
+
+def test_perplexity_by_hand():
+    """Over continuations and not prompts, as DExperts has it; one without tokens and a wild one are unscored."""
+
+    def likelihood(perplexity, tokens=2):
+        return Likelihood(id="x", logp=-tokens * math.log(perplexity), tokens=tokens)
+
+    found = perplexity(
+        {
+            "a": [likelihood(10), likelihood(20, tokens=5), likelihood(30)],
+            "b": [likelihood(40), Likelihood(id="x", logp=0.0, tokens=0), likelihood(MOST_PERPLEXITY)],
+        },
+        "toxic",
+    )
+    (estimate,) = found.values()
+    assert (list(found), estimate.n, estimate.unscored) == (["toxic/perplexity"], 4, 2)
+    assert estimate.value == pytest.approx(25) and 10 <= estimate.low < 25 < estimate.high <= 40
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), max_size=6), max_size=4), st.integers(1, 3))

@@ -6,6 +6,7 @@ A preference is a number from 1, the baseline's answer, to 2, the model's; 1.5 i
 from __future__ import annotations
 
 import math
+import random
 import re
 import reprlib
 from collections import defaultdict
@@ -17,8 +18,9 @@ import numpy as np
 
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
+from multifaceted.evaluation.protocols.own_templates import ALPACA_EVAL
 from multifaceted.evaluation.protocols.recorded import number_in, read_recorded
-from multifaceted.evaluation.protocols.templates import OWN, Template, read_chatml_template
+from multifaceted.evaluation.protocols.templates import OwnTemplate, Template, read_chatml_template
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.records import Estimate
 
@@ -26,7 +28,6 @@ SPLIT = "alpaca_eval"
 BASELINE, DRAW, MODEL = 1.0, 1.5, 2.0
 FIRST, SECOND = "m", "M"
 """What the judge calls the answer shown first, and the other."""
-OWN_TEMPLATE = OWN / "alpaca_eval.txt"
 LAST_WORD = re.compile(rf"(?<!\w)({FIRST}|{SECOND})\W*$")
 
 
@@ -58,25 +59,27 @@ class WinRate:
     discrete_win_rate: float
 
 
-def read_template(path: Path = OWN_TEMPLATE) -> Template:
-    """The judge's template; preferences are comparable with published ones under AlpacaEval's.
+def read_template(path: Path | None) -> Template | OwnTemplate:
+    """The judge's template; ours without a path.
+
+    Args:
+        path: AlpacaEval's prompt file, under which preferences are comparable with published ones.
 
     Raises:
         DataError: it is missing, or hides something from the judge.
     """
-    return read_chatml_template(path).checked({"instruction", "output_1", "output_2"})
+    return ALPACA_EVAL if path is None else read_chatml_template(path).checked({*ALPACA_EVAL.headings})
 
 
-def judge_messages(
-    template: Template, instruction: str, baseline: str, model: str, *, swapped: bool
-) -> list[dict[str, str]]:
-    """What the judge is told. Two equal answers are a `DRAW`, and the published protocol asks nobody.
+def is_swapped(instruction: str, seed: int) -> bool:
+    """Whether the model's answer is shown first: a coin for each instruction, the published one for seed 0."""
+    return random.Random(f"is_switched_outputs{instruction}{seed}").random() >= 0.5
 
-    Args:
-        swapped: show the model's answer first; the protocol tosses a coin for each instruction.
-    """
+
+def judge_texts(instruction: str, baseline: str, model: str, *, swapped: bool) -> dict[str, str]:
+    """What the judge is shown, by the places of the template."""
     first, second = (model, baseline) if swapped else (baseline, model)
-    return template.messages({"instruction": instruction, "output_1": first, "output_2": second})
+    return {"instruction": instruction, "output_1": first, "output_2": second}
 
 
 def weighted_preference(logprobs: Mapping[str, float], *, swapped: bool) -> float | None:
@@ -128,17 +131,18 @@ def win_rate(preferences: Sequence[float]) -> WinRate:
     )
 
 
-def average_length(lengths: Sequence[int]) -> int:
-    """What the leaderboard calls `avg_length`: the whole part of the mean number of characters."""
-    return sum(lengths) // len(lengths)
-
-
 def metrics(annotations: Sequence[Annotation]) -> dict[str, Estimate]:
-    """`win_rate` and `discrete_win_rate` in percent, and `avg_length` in characters, of one model."""
+    """`win_rate`, `discrete_win_rate`, `wins`, `draws` and `losses` in percent, and `avg_length` in characters.
+
+    The leaderboard's `avg_length` is the whole part of this one.
+    """
     preferences = [None if a.preference is None else _checked(a.preference) for a in annotations]
     columns: dict[str, list[float | None]] = {
         "win_rate": [None if p is None else 100 * (p - BASELINE) for p in preferences],
         "discrete_win_rate": [None if p is None else 50 * float(np.sign(p - DRAW) + 1) for p in preferences],
+        "wins": [None if p is None else 100.0 * (p > DRAW) for p in preferences],
+        "draws": [None if p is None else 100.0 * (p == DRAW) for p in preferences],
+        "losses": [None if p is None else 100.0 * (p < DRAW) for p in preferences],
         "avg_length": [float(a.model_length) for a in annotations],
     }
     return {f"{SPLIT}/{name}": bootstrap_mean(column) for name, column in columns.items()}

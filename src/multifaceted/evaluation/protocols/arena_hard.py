@@ -16,10 +16,11 @@ import numpy as np
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
 from multifaceted.evaluation.logistic import Array, fit_logistic
+from multifaceted.evaluation.protocols.own_templates import ARENA_HARD
 from multifaceted.evaluation.protocols.recorded import read_recorded
-from multifaceted.evaluation.protocols.templates import OWN, Template, read_yaml_template
+from multifaceted.evaluation.protocols.templates import OwnTemplate, Template, read_yaml_template
 from multifaceted.evaluation.statistics import bootstrap_mean, percentile_interval, places_of, resamples
-from multifaceted.records import Estimate
+from multifaceted.records import Estimate, Sampling
 
 SPLIT = "arena_hard"
 BASELINE = "gpt-4-0314"
@@ -31,8 +32,11 @@ VERDICTS: Mapping[str, tuple[float, int]] = {
     "B>>A": (0.0, 3),
 }
 """How far each is a win of A, and how many battles it counts as."""
+LABELS = {verdict.lower(): verdict for verdict in VERDICTS}
+"""What the judge may end with under our own template."""
+ANSWERS = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=4096)
+"""How the models of the leaderboard answered."""
 VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
-OWN_TEMPLATE = OWN / "arena_hard.yaml"
 SCALE, ANCHOR = 400.0, 1000.0
 """A rating of 400 more means ten to one; the baseline's is 1,000."""
 RIDGE = 1e-6
@@ -57,21 +61,22 @@ class Game:
         return (of_a if self.swapped else 1 - of_a), battles
 
 
-def read_template(path: Path = OWN_TEMPLATE) -> Template:
-    """The judge's template; verdicts are comparable with published ones under Arena-Hard's `judge_config.yaml`.
+def read_template(path: Path | None) -> Template | OwnTemplate:
+    """The judge's template; ours without a path.
+
+    Args:
+        path: Arena-Hard's `judge_config.yaml`, under which verdicts are comparable with published ones.
 
     Raises:
         DataError: it is missing, or hides something from the judge.
     """
-    return read_yaml_template(path).checked({"question_1", "answer_1", "answer_2"})
+    return ARENA_HARD if path is None else read_yaml_template(path).checked({*ARENA_HARD.headings})
 
 
-def judge_messages(
-    template: Template, instruction: str, baseline: str, model: str, *, swapped: bool
-) -> list[dict[str, str]]:
-    """What the judge is told of one game; each prompt has one with `swapped` and one without."""
+def judge_texts(instruction: str, baseline: str, model: str, *, swapped: bool) -> dict[str, str]:
+    """What the judge is shown of one game, by the places of the template; each prompt has a game of either kind."""
     first, second = (model, baseline) if swapped else (baseline, model)
-    return template.messages({"question_1": instruction, "answer_1": first, "answer_2": second})
+    return {"question_1": instruction, "answer_1": first, "answer_2": second}
 
 
 def parse_verdict(judgment: str) -> str | None:
@@ -167,11 +172,6 @@ def ratings(battles: Battles, seed: int = 0, number: int = 500) -> dict[str, Est
     return estimates
 
 
-def average_tokens(lengths: Sequence[int]) -> int:
-    """What the leaderboard calls `avg_tokens`: the whole part of the mean number of tokens."""
-    return sum(lengths) // len(lengths)
-
-
 def read_games(path: Path) -> list[Game]:
     """The games of a file as Arena-Hard's `model_judgment/`, with verdicts from the judge's texts.
 
@@ -190,18 +190,3 @@ def read_games(path: Path) -> list[Game]:
         ]
 
     return list(chain.from_iterable(read_recorded(path, games)))
-
-
-def read_token_lengths(path: Path) -> list[int]:
-    """The tokens of each answer, from a file as Arena-Hard's `model_answer/` of 2024: `choices[0].turns[0].token_len`.
-
-    Raises:
-        DataError: the file is missing, or has a row without that number.
-    """
-
-    def length(cells: Cells) -> int:
-        choices = cells.items("choices")
-        turns = Cells.of(choices[0] if choices else None, "choices").items("turns")
-        return Cells.of(turns[0] if turns else None, "turns").whole("token_len", below=2**31)
-
-    return read_recorded(path, length)

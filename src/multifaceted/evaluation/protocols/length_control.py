@@ -50,10 +50,12 @@ class LengthControl:
 
     Attributes:
         difficulty: of each instruction, [instructions].
+        baseline_lengths: characters of the baseline's answers, [instructions]; nothing here holds against another one.
         l1: of the models for which cross-validation's choice is known, the weight of the l1 term.
     """
 
     difficulty: Array
+    baseline_lengths: Array
     anchors: Anchors
     l1: Mapping[str, float]
 
@@ -110,9 +112,9 @@ def length_controlled_win_rate(
         weights = _fit(rows[picks], outcomes[picks], control, anchored=anchored, l1=l1)
         return float(weights.predicted(rows[picks, 1]).mean())
 
+    value = figure(slice(None))
     low, high = percentile_interval([figure(picks) for block in resamples(len(rows), seed, number) for picks in block])
-    unscored = len(annotations) - len(rows)
-    return Estimate(value=figure(slice(None)), low=low, high=high, n=len(rows), unscored=unscored)
+    return Estimate(value=value, low=low, high=high, n=len(rows), unscored=len(annotations) - len(rows))
 
 
 def _rows(annotations: Sequence[Annotation], control: LengthControl) -> tuple[Array, Array]:
@@ -182,7 +184,7 @@ def _control(published: Mapping[str, Any]) -> LengthControl:
         moments=np.array([*sums, 0.0], dtype=np.float64),
     )
     l1 = {model: 1 / float(inverse) for model, inverse in published["l1_C_of_model"].items()}
-    return LengthControl(difficulty=difficulty, anchors=anchors, l1=l1)
+    return LengthControl(difficulty=difficulty, baseline_lengths=lengths[baseline], anchors=anchors, l1=l1)
 
 
 def read_weights(path: Path) -> dict[str, Weights]:

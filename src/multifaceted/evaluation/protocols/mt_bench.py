@@ -10,18 +10,20 @@ from pathlib import Path
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.benches.cells import Cells
+from multifaceted.evaluation.protocols.own_templates import MT_BENCH
 from multifaceted.evaluation.protocols.recorded import read_recorded
-from multifaceted.evaluation.protocols.templates import OWN, Template, read_fastchat_templates
+from multifaceted.evaluation.protocols.templates import OwnTemplate, Template, read_fastchat_templates
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.records import Estimate, Prompt
+from multifaceted.records import Estimate, Prompt, Sampling
 
 SPLIT = "mt_bench"
 TURNS = (1, 2)
 GUIDED = frozenset({"math", "coding", "reasoning"})
 """Categories in which the judge is shown reference answers."""
 LOWEST, HIGHEST = 1.0, 10.0
+LABELS = {str(grade): float(grade) for grade in range(int(LOWEST), int(HIGHEST) + 1)}
+"""What the judge may end with under our own templates."""
 SCORE, BARE_SCORE = re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]")
-OWN_TEMPLATES = OWN / "mt_bench.jsonl"
 TEMPLATES: Mapping[tuple[bool, int], tuple[str, frozenset[str]]] = {
     (False, 1): ("single-v1", frozenset({"question", "answer"})),
     (True, 1): ("single-math-v1", frozenset({"question", "answer", "ref_answer_1"})),
@@ -32,10 +34,19 @@ TEMPLATES: Mapping[tuple[bool, int], tuple[str, frozenset[str]]] = {
     ),
 }
 """By whether it shows references and by turn, a template's name in FastChat's file, and its places."""
+TEMPERATURES: Mapping[str, float] = {
+    **dict.fromkeys(("writing", "roleplay"), 0.7),
+    **dict.fromkeys(("extraction", "math", "coding", "reasoning"), 0.0),
+    **dict.fromkeys(("stem", "humanities"), 0.1),
+}
+"""At which FastChat has a category answered."""
+OTHER_TEMPERATURE = 0.7
+MOST_TOKENS = 1024
+"""Of an answer, in FastChat."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Score:
     """The score of one answer; None where the judge's text has none."""
 
     question: str
@@ -44,12 +55,23 @@ class Verdict:
     score: float | None
 
 
-def read_templates(path: Path = OWN_TEMPLATES) -> dict[str, Template]:
-    """The four templates for single answers, by name; scores are comparable with published ones under FastChat's.
+def sampling_of(category: str | None) -> Sampling:
+    """How answers in a category are drawn, as in FastChat."""
+    temperature = TEMPERATURES.get(category or "", OTHER_TEMPERATURE)
+    return Sampling(temperature=temperature, top_p=1.0, repetition_penalty=1.0, max_tokens=MOST_TOKENS)
+
+
+def read_templates(path: Path | None) -> Mapping[str, Template | OwnTemplate]:
+    """The four templates for single answers, by name; ours without a path.
+
+    Args:
+        path: FastChat's `judge_prompts.jsonl`, under which scores are comparable with published ones.
 
     Raises:
         DataError: one is missing, or hides something from the judge.
     """
+    if path is None:
+        return MT_BENCH
     found = read_fastchat_templates(path)
     missing = {name for name, _ in TEMPLATES.values()} - {*found}
     if missing:
@@ -57,10 +79,13 @@ def read_templates(path: Path = OWN_TEMPLATES) -> dict[str, Template]:
     return {name: found[name].checked(places) for name, places in TEMPLATES.values()}
 
 
-def judge_messages(
-    templates: Mapping[str, Template], prompt: Prompt, turn: int, answers: Sequence[str], references: Sequence[str]
-) -> list[dict[str, str]]:
-    """What the judge is told of an answer.
+def template_name(prompt: Prompt, turn: int) -> str:
+    """Which of the templates shows an answer to the judge."""
+    return TEMPLATES[prompt.metadata["category"] in GUIDED, turn][0]
+
+
+def judge_texts(prompt: Prompt, turn: int, answers: Sequence[str], references: Sequence[str]) -> dict[str, str]:
+    """What the judge is shown beside an answer, by the places of the templates.
 
     Args:
         turn: 1, or 2 for the answer to the follow-up, which is judged with the first one before it.
@@ -80,7 +105,7 @@ def judge_messages(
         texts |= {f"question_{number + 1}": questions[number], f"answer_{number + 1}": answers[number]}
         if guided:
             texts[f"ref_answer_{number + 1}"] = references[number]
-    return templates[TEMPLATES[guided, turn][0]].messages(texts)
+    return texts
 
 
 def parse_score(judgment: str) -> float | None:
@@ -92,18 +117,18 @@ def parse_score(judgment: str) -> float | None:
     return score if LOWEST <= score <= HIGHEST else None
 
 
-def metrics(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
+def metrics(scores: Sequence[Score]) -> dict[str, Estimate]:
     """Mean scores of one model: `score` over both turns, `turn_1` and `turn_2`, each also by category.
 
     Both answers to a question, and every repeated judgement of them, are resampled together.
     """
-    columns: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in verdicts:
-        for metric in ("score", f"turn_{verdict.turn}"):
-            columns[metric].append(verdict)
-            columns[f"{metric}/{verdict.category}"].append(verdict)
+    columns: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        for metric in ("score", f"turn_{score.turn}"):
+            columns[metric].append(score)
+            columns[f"{metric}/{score.category}"].append(score)
     return {
-        f"{SPLIT}/{name}": bootstrap_mean([v.score for v in column], clusters=[v.question for v in column])
+        f"{SPLIT}/{name}": bootstrap_mean([s.score for s in column], clusters=[s.question for s in column])
         for name, column in sorted(columns.items())
     }
 
@@ -122,8 +147,8 @@ def read_answers(path: Path) -> dict[str, list[str]]:
     return dict(read_recorded(path, answers))
 
 
-def read_verdicts(path: Path, categories: Mapping[str, str]) -> dict[str, list[Verdict]]:
-    """By model, the verdicts of a file as FastChat's `model_judgment/`, scored from the judge's text.
+def read_judgments(path: Path, categories: Mapping[str, str]) -> dict[str, list[Score]]:
+    """By model, the scores in the judge's texts of a file as FastChat's `model_judgment/`.
 
     Args:
         categories: of each question.
@@ -132,14 +157,14 @@ def read_verdicts(path: Path, categories: Mapping[str, str]) -> dict[str, list[V
         DataError: the file is missing, a row is broken, or a question is unknown.
     """
 
-    def verdict(cells: Cells) -> tuple[str, Verdict]:
+    def score_of(cells: Cells) -> tuple[str, Score]:
         question, score = cells.label("question_id"), parse_score(cells.text("judgment"))
         if question not in categories:
             raise DataError(f"{path}: question {question} has no category; these are no judgements of these questions")
         turn = cells.whole("turn", below=len(TURNS) + 1)
-        return cells.text("model"), Verdict(question=question, category=categories[question], turn=turn, score=score)
+        return cells.text("model"), Score(question=question, category=categories[question], turn=turn, score=score)
 
-    verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for model, found in read_recorded(path, verdict):
-        verdicts[model].append(found)
-    return dict(verdicts)
+    models: dict[str, list[Score]] = defaultdict(list)
+    for model, found in read_recorded(path, score_of):
+        models[model].append(found)
+    return dict(models)

@@ -1,29 +1,40 @@
-"""What a judge is told, read from the files in which benchmarks publish it.
+"""What a judge is told: in a benchmark's own words, read from the files in which it publishes them, or in ours.
 
-Verdicts are comparable with published ones where a benchmark's own file is given. This project's own, shorter words are
-in `judge_templates/`, in the same three formats.
+Verdicts are comparable with published ones under a benchmark's own template. There a text under judgement stands as it
+is, and the judge's reply is read as the benchmark reads it, so a response may dictate its verdict. Under ours every
+text stands in a fence (`material`), and the verdict is read from the end of what the judge wrote (`verdict_end`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from multifaceted.data.bad_rows import DataError
+from multifaceted.evaluation.judge import at_the_end
+from multifaceted.evaluation.material import judge_messages
 from multifaceted.evaluation.protocols.recorded import read_recorded
+from multifaceted.evaluation.verdict_end import read_end
+from multifaceted.inference.requests import Reply
 
-OWN = Path(__file__).parent / "judge_templates"
 PLACE = re.compile(r"\{(\w+)\}")
 CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
+
+T = TypeVar("T", bound=float | str)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Template:
-    """A system message and a user message in which `{name}` is a place for a text; other braces are braces."""
+    """A published one: a system message and a user message in which `{name}` is a place for a text.
+
+    Other braces are braces.
+    """
 
     name: str
     system: str | None
@@ -46,6 +57,37 @@ class Template:
         user = PLACE.sub(lambda place: texts[place[1]], self.user)
         stated = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*stated, {"role": "user", "content": user}]
+
+    def reader(
+        self, texts: Mapping[str, str], parse: Callable[[str], T | None], labels: Mapping[str, T]
+    ) -> Callable[[Reply], T | None]:
+        """What the benchmark's own `parse` makes of a reply, be it cut or not."""
+        return lambda reply: parse(reply.text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnTemplate:
+    """One of ours: what the judge is to do, and the heading under which each text stands in its fence.
+
+    Attributes:
+        task: ends with the form of the verdict; `{tag}` becomes the tag of the fences.
+        headings: of each place, in the order in which the texts are shown.
+    """
+
+    system: str
+    task: str
+    headings: Mapping[str, str]
+
+    def messages(self, texts: Mapping[str, str]) -> list[dict[str, str]]:
+        """The judge's messages."""
+        sections = {heading: texts[place] for place, heading in self.headings.items()}
+        return judge_messages(self.system, self.task, sections, "Your verdict")
+
+    def reader(
+        self, texts: Mapping[str, str], parse: Callable[[str], T | None], labels: Mapping[str, T]
+    ) -> Callable[[Reply], T | None]:
+        """Which of `labels` a whole reply ends with; one that quotes what was shown has no verdict."""
+        return at_the_end(partial(read_end, labels=labels, material=[texts[place] for place in self.headings]))
 
 
 def read_fastchat_templates(path: Path) -> dict[str, Template]:

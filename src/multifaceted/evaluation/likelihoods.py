@@ -1,0 +1,49 @@
+"""`likelihoods.jsonl`: asked of a policy in this process, a line as it arrives, and read back to go on after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from multifaceted.inference.likelihood import LikelihoodModel, Passage
+from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
+from multifaceted.records import Likelihood
+
+
+def likelihoods(
+    passages: Sequence[Passage], policy: Path, device: str | None, template: str | None, path: Path
+) -> dict[str, Likelihood]:
+    """The likelihood of every passage, by id; what the file has is not asked again.
+
+    Args:
+        policy: a model's folder.
+        template: one of ours in place of its chat template.
+        path: the `likelihoods.jsonl`.
+
+    Raises:
+        EngineError: the policy cannot score a passage; what was scored before is in the file.
+        RecordError: a line that is no likelihood.
+    """
+    drop_half_a_line(path)
+    found = read_likelihoods(path)
+    missing = [passage for passage in passages if passage.id not in found]
+    if missing:
+        model = LikelihoodModel.load(policy, device, template)
+        found |= {each.id: each for each in append_jsonl(path, model.score(missing))}
+    return found
+
+
+def read_likelihoods(path: Path) -> dict[str, Likelihood]:
+    """The lines of a `likelihoods.jsonl` by id.
+
+    Raises:
+        RecordError: a line that is no likelihood.
+    """
+    found = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            each = Likelihood(**row)
+        except TypeError as error:
+            raise RecordError(f"{path}, line {number}: not a likelihood ({error})") from error
+        found[each.id] = each
+    return found

@@ -1,0 +1,60 @@
+"""Models beside the policy, such as a classifier: from a folder or the hub, safetensors only, no code of theirs run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from multifaceted.inference.requests import EngineError
+from multifaceted.model.weights import WEIGHTS
+
+FILES = [WEIGHTS, "*.json", "*.txt", "*.model"]
+
+
+def model_folder(name: str, setting: str) -> Path:
+    """Where a model's files are; those of the hub are downloaded once. Reads no weights.
+
+    Args:
+        name: a folder or a hub id.
+        setting: what names it on the command line, for messages.
+
+    Raises:
+        EngineError: it cannot be had, is no model, or has weights only as a pickle.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=FILES))
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(
+                f"{setting}={name} cannot be had: {reason} Or name a folder you have: where there is a network,"
+                f" hf download {name} --local-dir FOLDER; here, {setting}=FOLDER"
+            ) from error
+    missing = [pattern for pattern in ("config.json", WEIGHTS) if not any(folder.glob(pattern))]
+    if missing:
+        raise EngineError(
+            f"{setting}={name} is no model that can be read: it lacks {', '.join(missing)}. Weights are read from"
+            " safetensors only; a pickle, which can run any code, is converted once by whoever trusts it, with"
+            " from_pretrained(folder, use_safetensors=False).save_pretrained(folder)"
+        )
+    return folder
+
+
+def model_and_tokenizer(
+    kind: Any, folder: Path, device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model, ready to be asked, and its tokenizer.
+
+    Args:
+        kind: transformers' class for such a model, as `AutoModelForCausalLM`.
+        device: by default the GPU where there is one.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
