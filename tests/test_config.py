@@ -72,6 +72,28 @@ def test_every_eval_choice_builds(choice):
     assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
 
 
+PUBLISHED_JUDGES = {  # model, runs, retries, temperature, tokens, alternatives of the first, price of both kinds
+    "paper": ("gpt-4-0125-preview", 3, 5, 1.0, 1024, 0, 10, 30),
+    "mt_bench": ("gpt-4", 1, 0, 0.0, 2048, 0, 30, 60),
+    "alpaca_eval": ("gpt-4-1106-preview", 1, 0, 1.0, 1, 5, 10, 30),
+    "arena_hard": ("gpt-4-1106-preview", 1, 1, 0.0, 4096, 0, 10, 30),
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), PUBLISHED_JUDGES.items(), ids=PUBLISHED_JUDGES)
+def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, settings):
+    judge = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.max_spend=50"]), EvalConfig).judge
+    assert judge is not None and isinstance(judge.engine, ServerEngine)
+    engine = judge.engine
+    assert judge.name == engine.model and engine.top_p == (0.9 if name == "paper" else None)
+    asked = (engine.model, judge.runs, judge.retries, engine.temperature, engine.max_tokens, engine.top_logprobs)
+    assert (*asked, engine.price.input, engine.price.output) == settings and engine.max_spend == 50
+    other = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.model=qwen"]), EvalConfig).judge
+    assert other is not None and other.name == "qwen"
+    named = build(composed("eval", [f"judge={name}", "policy=a", "judge.name=mine"]), EvalConfig).judge
+    assert named is not None and named.name == "mine"
+
+
 COMPARATORS = {
     "mistral_7b_base": ("mistral-community/Mistral-7B-v0.2", {"template": "plain", "system_in_user": False}),
     "mistral_7b_instruct": ("mistralai/Mistral-7B-Instruct-v0.2", {"template": None, "system_in_user": True}),
@@ -102,28 +124,6 @@ def test_a_comparator_can_be_asked_of_a_server(name):
     config = build(composed("eval", served), EvalConfig)
     assert isinstance(config.engine, ServerEngine) and (config.policy, config.engine.model) == (policy, "served")
     assert config.engine.system_in_user is settings["system_in_user"]
-
-
-PUBLISHED_JUDGES = {  # model, runs, retries, temperature, tokens, alternatives of the first, price of both kinds
-    "paper": ("gpt-4-0125-preview", 3, 5, 1.0, 1024, 0, 10, 30),
-    "mt_bench": ("gpt-4", 1, 0, 0.0, 2048, 0, 30, 60),
-    "alpaca_eval": ("gpt-4-1106-preview", 1, 0, 1.0, 1, 5, 10, 30),
-    "arena_hard": ("gpt-4-1106-preview", 1, 1, 0.0, 4096, 0, 10, 30),
-}
-
-
-@pytest.mark.parametrize(("name", "settings"), PUBLISHED_JUDGES.items(), ids=PUBLISHED_JUDGES)
-def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, settings):
-    judge = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.max_spend=50"]), EvalConfig).judge
-    assert judge is not None and isinstance(judge.engine, ServerEngine)
-    engine = judge.engine
-    assert judge.name == engine.model and engine.top_p == (0.9 if name == "paper" else None)
-    asked = (engine.model, judge.runs, judge.retries, engine.temperature, engine.max_tokens, engine.top_logprobs)
-    assert (*asked, engine.price.input, engine.price.output) == settings and engine.max_spend == 50
-    other = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.model=qwen"]), EvalConfig).judge
-    assert other is not None and other.name == "qwen"
-    named = build(composed("eval", [f"judge={name}", "policy=a", "judge.name=mine"]), EvalConfig).judge
-    assert named is not None and named.name == "mine"
 
 
 @pytest.mark.parametrize(

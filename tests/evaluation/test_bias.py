@@ -166,7 +166,7 @@ def test_a_base_model_needs_a_template_for_a_conversation_and_none_for_raw_text(
         evaluate(*chat)
     config, _ = evaluate(*chat, "engine.template=plain")
     found = (config.folder / LIKELIHOODS).read_text()
-    with pytest.raises(RecordError, match="another template"):
+    with pytest.raises(RecordError, match="another engine"):
         evaluate(*chat, "engine.template=janus")
     evaluate(*chat, "engine.template=janus", "overwrite=true")
     janus = (config.folder / LIKELIHOODS).read_text()

@@ -157,7 +157,7 @@ def test_models_that_cannot_serve_are_refused_before_anything_is_generated(evalu
     wrong = write_classifier(tmp_path / "wrong", ("joy", "sadness"))
     for change, message in {
         f"task.classifier={wrong}": "no label toxicity or toxic; it has joy, sadness",
-        f"task.classifier={tmp_path}/nothing": "task.classifier=.* cannot be had",
+        f"task.classifier={tmp_path}/nothing": "task.classifier=.* is no folder here",
         f"task.fluency={tmp_path}": "task.fluency=.* lacks config.json",
     }.items():
         with pytest.raises(EngineError, match=message):

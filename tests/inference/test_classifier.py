@@ -72,5 +72,5 @@ def test_pickles_and_models_that_are_not_there_are_refused(folder, tmp_path, mon
     with pytest.raises(EngineError, match=r"task.classifier=.* lacks model\*.safetensors.*a pickle"):
         model_folder(str(tmp_path), "task.classifier")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(EngineError, match=r"task.fluency=nobody/nothing cannot be had: .* hf download nobody/nothing"):
+    with pytest.raises(EngineError, match=r"task.fluency: nobody/nothing is no folder .* hf download nobody/nothing"):
         model_folder("nobody/nothing", "task.fluency")

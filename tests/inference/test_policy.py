@@ -124,7 +124,7 @@ DROPS = IF_SYSTEM.replace("{{ ACTION }}", "{% set messages = messages[1:] %}")
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
-        (REFUSES, "refuses 'Rain\\?': no system role. If that is about the system message"),
+        (REFUSES, "refuses prompt 'Rain\\?': no system role. If that is about the system message"),
         (DROPS, "leaves the system message of 'Rain\\?' out"),
     ],
 )
@@ -144,7 +144,7 @@ def test_what_a_template_refuses_of_a_conversation_without_a_system_message_is_s
         tiny_run, tmp_path, "{% if messages|length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
     )
     user = {"role": "user", "content": "Rain?"}
-    with pytest.raises(EngineError, match=r"refuses 'a': one turn$"):
+    with pytest.raises(EngineError, match=r"refuses prompt 'a': one turn$"):
         answers(PolicyEngine(), policy, Request(id="a", messages=[user, {"role": "assistant", "content": "W"}, user]))
 
 

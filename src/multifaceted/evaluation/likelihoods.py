@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
 from multifaceted.records import Likelihood
 
 
-def likelihoods(
-    passages: Sequence[Passage], policy: Path, device: str | None, template: str | None, path: Path
-) -> dict[str, Likelihood]:
+def likelihoods(passages: Sequence[Passage], policy: Path, engine: PolicyEngine, path: Path) -> dict[str, Likelihood]:
     """The likelihood of every passage, by id; what the file has is not asked again.
 
     Args:
-        policy: a model's folder.
-        template: one of ours in place of its chat template.
+        policy: a model's folder. It needs a chat template for conversations only.
+        engine: how a conversation is put to it, and where it runs.
         path: the `likelihoods.jsonl`.
 
     Raises:
@@ -28,7 +27,7 @@ def likelihoods(
     found = read_likelihoods(path)
     missing = [passage for passage in passages if passage.id not in found]
     if missing:
-        model = LikelihoodModel.load(policy, device, template)
+        model = LikelihoodModel.load(policy, engine.device, engine.template, system_in_user=engine.system_in_user)
         found |= {each.id: each for each in append_jsonl(path, model.score(missing))}
     return found
 

@@ -32,7 +32,7 @@ from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
-from multifaceted.inference.requests import Engine, in_user_turn
+from multifaceted.inference.requests import Engine
 from multifaceted.model.folder import is_hub_id
 from multifaceted.record_files import (
     RecordError,
@@ -167,22 +167,17 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
 def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, prompts: Sequence[Prompt]) -> Scores:
     """Likelihoods in place of responses; how text would be drawn decides nothing."""
     assert who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
-    folder, passages, template = config.folder, task.passages(prompts), config.engine.template
-    if config.engine.system_in_user:
-        passages = [replace(passage, messages=in_user_turn(passage.messages)) for passage in passages]
-    identity = {
-        "policy": who.fingerprint,
-        "template": template,
-        "seed": config.seed,
-        "prompts": _fingerprint([*prompts, *passages]),
-    }
+    folder, passages = config.folder, task.passages(prompts)
+    place = {"template": config.engine.template, "system_in_user": config.engine.system_in_user}
+    asked = _fingerprint([*prompts, *passages])
+    identity = {"policy": who.fingerprint, "engine": place, "seed": config.seed, "prompts": asked}
     _written(folder, identity, None, overwrite=config.overwrite)
     if config.overwrite:
         for name in MADE:
             (folder / name).unlink(missing_ok=True)
     write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
     write_jsonl(folder / PROMPTS, prompts)
-    found = likelihoods(passages, who.folder, config.engine.device, template, folder / LIKELIHOODS)
+    found = likelihoods(passages, who.folder, config.engine, folder / LIKELIHOODS)
     write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
     return rescore(folder, task)
 
@@ -247,7 +242,7 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
 def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
     """The responses of the folder, if it may be continued."""
     paths = (folder / RESPONSES, folder / LIKELIHOODS)
-    held = next((path for path in paths if path.exists() and path.stat().st_size), None)
+    held = next((path for path in paths if path.exists() and path.stat().st_size), None)  # else nothing was made yet
     if overwrite or held is None:
         return {}
     before = read_json(folder / RUN)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jinja2 import TemplateError
@@ -29,11 +29,11 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.inference.loading import model_and_tokenizer
-from multifaceted.inference.rendering import TEMPLATE_KEY, rendered
-from multifaceted.inference.requests import EngineError, named
+from multifaceted.inference.rendering import rendered
+from multifaceted.inference.requests import EngineError, Request, in_user_turn, named
 from multifaceted.model.folder import refuse_reward_model
 from multifaceted.records import Likelihood
-from multifaceted.template import set_template
+from multifaceted.template import render_answered, set_template
 
 log = logging.getLogger(__name__)
 
@@ -72,28 +72,32 @@ class LikelihoodModel:
     """A causal language model that is asked how likely texts are.
 
     Attributes:
+        system_in_user: put the system message of a conversation into its first user turn.
         most_logits: of a pass; bounds the rows of a batch. By default what suits the device.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    system_in_user: bool = False
     most_logits: int | None = None
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, template: str | None = None) -> LikelihoodModel:
+    def load(
+        cls, folder: Path, device: str | None = None, template: str | None = None, *, system_in_user: bool = False
+    ) -> LikelihoodModel:
         """A model from its folder.
 
         Args:
-            template: one of ours in place of the chat template that it brings, or lacks.
+            template: one of ours in place of the chat template that the model brings, or lacks.
 
         Raises:
-            ValueError: it is a reward model, or lacks the template's tokens.
+            ValueError: it is a reward model, or the template is not for its tokenizer.
         """
         refuse_reward_model(str(folder), AutoConfig.from_pretrained(folder).architectures)
         model, tokenizer = model_and_tokenizer(AutoModelForCausalLM, folder, device)
         if template is not None:
-            set_template(tokenizer, template, key=TEMPLATE_KEY)
-        return cls(model=model, tokenizer=tokenizer)
+            set_template(tokenizer, template, key="engine.template")
+        return cls(model=model, tokenizer=tokenizer, system_in_user=system_in_user)
 
     def score(self, passages: Sequence[Passage]) -> Iterator[Likelihood]:
         """Of every passage the log-likelihood and the number of tokens, batch by batch, the longest first.
@@ -179,11 +183,11 @@ class LikelihoodModel:
             return passage.context, passage.text
         if not self.tokenizer.chat_template:
             raise EngineError(f"the model has no chat template, so there is no telling how to put {passage.id!r} to it")
-        messages = list(passage.messages)
-        answered = [*messages, {"role": "assistant", "content": passage.text}]
+        messages = in_user_turn(passage.messages) if self.system_in_user else list(passage.messages)
+        asked = Request(id=passage.id, messages=messages)
+        prompt = rendered(self.tokenizer, asked, system_in_user=False)
         try:
-            prompt = rendered(self.tokenizer, passage.id, messages)
-            whole = cast(str, self.tokenizer.apply_chat_template(answered, tokenize=False))
+            whole = render_answered(self.tokenizer, [messages], [passage.text])[0]
         except TemplateError as error:
             raise EngineError(f"the model's chat template refuses {passage.id!r}: {error}") from error
         begin = whole.find(passage.text, len(prompt))

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.inference.requests import EngineError
+from multifaceted.model.policy_files import located
 from multifaceted.model.weights import WEIGHTS
-
-FILES = [WEIGHTS, "*.json", "*.txt", "*.model"]
 
 
 def model_folder(name: str, setting: str) -> Path:
@@ -26,16 +23,12 @@ def model_folder(name: str, setting: str) -> Path:
     Raises:
         EngineError: it cannot be had, is no model, or has weights only as a pickle.
     """
-    folder = Path(name)
+    try:
+        folder = located(name).folder
+    except ValueError as error:
+        raise EngineError(f"{setting}: {error}. Or name a folder you have: {setting}=FOLDER") from error
     if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=FILES))
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise EngineError(
-                f"{setting}={name} cannot be had: {reason} Or name a folder you have: where there is a network,"
-                f" hf download {name} --local-dir FOLDER; here, {setting}=FOLDER"
-            ) from error
+        raise EngineError(f"{setting}={name} is no folder here, and no name of the hub")
     missing = [pattern for pattern in ("config.json", WEIGHTS) if not any(folder.glob(pattern))]
     if missing:
         raise EngineError(

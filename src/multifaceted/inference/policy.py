@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from multifaceted.inference.rendering import chat_tokenizer, rendered
-from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, in_user_turn, request_seed
+from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
 from multifaceted.model.policy_files import PolicyFiles, resolve_policy
 from multifaceted.model.tokenizer import ends_of_turn
@@ -160,8 +160,7 @@ class PolicyEngine:
 
     def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
         tokenizer = self._prepared().tokenizer
-        put = in_user_turn if self.system_in_user else list
-        texts = [rendered(tokenizer, request.id, put(request.messages)) for request in requests]
+        texts = [rendered(tokenizer, request, system_in_user=self.system_in_user) for request in requests]
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
         context = _context(self._load().model)
         for request, ids in zip(requests, encoded, strict=True):

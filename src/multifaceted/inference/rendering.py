@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from multifaceted.inference.requests import EngineError
+from multifaceted.inference.requests import EngineError, Request, in_user_turn
 from multifaceted.model.tokenizer import hide_blank
 from multifaceted.template import render_prompts, set_template, shipped_templates
 
-TEMPLATE_KEY = "engine.template"
-"""The setting that names the template of an engine."""
 IN_USER = "engine.system_in_user=true states it in the first user turn"
 """What to do where a template has no place for a system message."""
 
@@ -28,34 +25,32 @@ def chat_tokenizer(folder: Path, template: str | None) -> PreTrainedTokenizerBas
     tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     if template is not None:
         try:
-            set_template(tokenizer, template, key=TEMPLATE_KEY)
+            set_template(tokenizer, template, key="engine.template")
         except ValueError as error:
             raise EngineError(f"{folder}: {error}") from error
     if not tokenizer.chat_template:
         raise EngineError(
             f"{folder} has no chat template, so there is no telling how to put a prompt to it. Name the one it was"
-            f" trained with, {TEMPLATE_KEY}=<{', '.join(shipped_templates())}>; plain is for a base model that is"
+            f" trained with, engine.template=<{', '.join(shipped_templates())}>; plain is for a base model that is"
             " merely prompted (for a judge: judge.engine.template)"
         )
     hide_blank(tokenizer)
     return tokenizer
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, name: str, messages: Sequence[dict[str, str]]) -> str:
+def rendered(tokenizer: PreTrainedTokenizerBase, request: Request, *, system_in_user: bool) -> str:
     """The text that the model continues.
-
-    Args:
-        name: of the prompt, for messages.
 
     Raises:
         EngineError: the template refuses the conversation, or leaves its system message out.
     """
+    messages = in_user_turn(request.messages) if system_in_user else list(request.messages)
     stated = [message["content"] for message in messages if message["role"] == "system"]
     try:
-        text = render_prompts(tokenizer, [list(messages)])[0]
+        text = render_prompts(tokenizer, [messages])[0]
     except TemplateError as error:
         remedy = f". If that is about the system message, {IN_USER}" if stated else ""
-        raise EngineError(f"the model's chat template refuses {name!r}: {error}{remedy}") from error
+        raise EngineError(f"the policy's chat template refuses prompt {request.id!r}: {error}{remedy}") from error
     if any(system.strip() not in text for system in stated):
-        raise EngineError(f"the model's chat template leaves the system message of {name!r} out; {IN_USER}")
+        raise EngineError(f"the policy's chat template leaves the system message of {request.id!r} out; {IN_USER}")
     return text

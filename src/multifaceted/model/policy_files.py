@@ -14,7 +14,7 @@ from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, is_hub_id, refuse_reward_model
 from multifaceted.model.weights import WEIGHTS
 
-HUB_FILES = [WEIGHTS, "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
+HUB_FILES = [WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt"]
 """What is read of a model on the hub: weights, configs, tokenizer and template; no code, and no pickles."""
 
 
@@ -41,23 +41,33 @@ def resolve_policy(name: str) -> PolicyFiles:
     Raises:
         ValueError: there are none, or they hold no model that writes text; says how to get one.
     """
+    found = located(name)
+    try:
+        config = check_model_folder(found.folder)
+    except ValueError as error:
+        if found.snapshot is None:
+            raise
+        raise ValueError(f"{name} is not here as a whole: {error}. {_how_to_fetch(name)}") from error
+    refuse_what_cannot_write(name, config)
+    return found
+
+
+def located(name: str) -> PolicyFiles:
+    """A folder of one's own, or a model on the hub, which is downloaded once into its cache.
+
+    Raises:
+        ValueError: the hub's model cannot be had; says how to get it.
+    """
     if not is_hub_id(name):
-        folder = Path(name)
-        refuse_what_cannot_write(name, check_model_folder(folder))
-        return PolicyFiles(folder=folder)
+        return PolicyFiles(folder=Path(name))
     repository, _, revision = name.partition("@")
     try:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
-        config = check_model_folder(folder)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        at = f" --revision {revision}" if revision else ""
         raise ValueError(
-            f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} Fetch it where there"
-            f" is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after hf auth login)."
-            " Weights in pickles are not read"
+            f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} {_how_to_fetch(name)}"
         ) from error
-    refuse_what_cannot_write(name, config)
     return PolicyFiles(folder=folder, snapshot=f"{repository}@{folder.name}")
 
 
@@ -79,3 +89,12 @@ def refuse_what_cannot_write(name: str, config: Mapping[str, Any]) -> None:
             f"{name} is a {' or '.join(architectures) or 'model'} (model_type {model_type!r}), which transformers does"
             " not load as a decoder that writes text. If a server can run it, let that answer: engine=server"
         )
+
+
+def _how_to_fetch(name: str) -> str:
+    repository, _, revision = name.partition("@")
+    at = f" --revision {revision}" if revision else ""
+    return (
+        f"Fetch it where there is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after"
+        " hf auth login). Weights in pickles are not read"
+    )
