@@ -38,6 +38,8 @@ for _name in PAIRWISE:
     REQUIRED[f"task={_name}"] += ["prompts=a", "task.against=b"]
 for _name in ("alpaca_eval", "arena_hard"):
     REQUIRED[f"task={_name}"] = [f"judge={_name}", "bench=a", "task.against=b"]
+REQUIRED["task=compare"] = ["task.ours=a", "task.theirs=b"]
+REQUIRED["task=agreement"] = ["task.first=a", "task.second=b"]
 NEEDED = {"janus/qlora_24gb": ["data.source.train_file=a"]}
 
 

@@ -205,8 +205,8 @@ class Verdict:
         dimension: what that rubric is about, where the prompt says so.
         order: which response of a pair was shown first (`Order`).
         empty: there was no response, or one of a pair was missing, so a rule decided.
+        lengths: of a pair, characters of the policy's response and of the opponent's.
         first_token: what the judge could have begun with, to its log-probability, where that is the verdict.
-        lengths: characters of both responses of a pair, the policy's and the opponent's.
     """
 
     prompt: str
@@ -222,8 +222,8 @@ class Verdict:
     dimension: str | None = None
     order: str | None = None
     empty: bool = False
-    first_token: dict[str, float] | None = None
     lengths: list[int] | None = None
+    first_token: dict[str, float] | None = None
     version: int = VERSION
 
     @property

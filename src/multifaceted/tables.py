@@ -11,7 +11,6 @@ from multifaceted.records import Estimate, Scores
 LEADING = (
     ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
     ("score", "score_spread", "unscored", "empty"),
-    ("win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
     ("score", "turn_1", "turn_2", "unscored", "empty"),
     ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "avg_length", "unscored", "empty"),
     ("win_rate", "rating", "consistency", "avg_length", "unscored", "empty"),
@@ -19,6 +18,10 @@ LEADING = (
     ("stereotype_preferred", "absolute_difference"),
     ("accuracy", "parity", "unscored"),
     ("bias_ambig", "bias_disambig", "accuracy_ambig", "accuracy_disambig", "unscored"),
+    ("quadratic_kappa", "kappa", "equal", "ordinal_alpha", "spearman"),
+    ("nominal_alpha", "kappa", "equal"),
+    ("difference", "win_rate", "tie_win", "win_decided"),
+    ("win_rate", "length_controlled_win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
 )
 """Of each kind of task, what one wants to read first; the first of them also by dimension."""
 

@@ -89,3 +89,8 @@ def test_bootstrap_interval():
 def test_the_task_refuses_the_training_part():
     with pytest.raises(ValueError, match="part is 'train'"):
         MiniTask(part=Part.TRAIN)
+
+
+def test_one_prompt_has_no_other_to_be_shuffled_with():
+    with pytest.raises(ValueError, match="num_prompts is 1; shuffled preference sets need at least 2"):
+        MiniTask(num_prompts=1)

@@ -7,16 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multifaceted.evaluation.controls import without_system
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.pairwise import LABELS, Choice, Order, PairwiseTask, pair_question
-from multifaceted.evaluation.rubric_scores import response_scores
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
-from multifaceted.evaluation.win_rates import Outcome, outcomes_of_scores, preferences, win_metrics
+from multifaceted.evaluation.win_rates import (
+    Comparison,
+    Outcome,
+    judge_metrics,
+    outcome_of_scores,
+    preference,
+    win_rates,
+)
 from multifaceted.inference.requests import EngineError
-from multifaceted.record_files import RecordError, write_json, write_jsonl
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
+from multifaceted.record_files import RecordError, read_jsonl, write_json, write_jsonl
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response
+from multifaceted.tables import score_table
 from tests.evaluation.engines import RuleEngine, read, section
 from tests.evaluation.injections import RAW
 
@@ -29,9 +37,8 @@ HUMAN = {
 
 
 def rates(outcomes):
-    every = range(len(outcomes))
-    metrics = win_metrics(outcomes, every, [(o, o) for o in outcomes], every, [False] * len(outcomes))
-    return {name: estimate.value for name, estimate in metrics.items()}
+    comparisons = [Comparison(cluster=place, outcomes=(outcome,)) for place, outcome in enumerate(outcomes)]
+    return {name: estimate.value for name, estimate in win_rates(comparisons).items()}
 
 
 @pytest.mark.parametrize(("shares", "tie_win", "decided"), HUMAN.values(), ids=HUMAN)
@@ -74,7 +81,8 @@ def compared(tmp_path, ours, theirs, rule, *, runs=1, retries=0):
     engine = RuleEngine(rule)
     questions = task.questions(task.prompts(0), {r.id: r for r in answers(ours)})
     judge = Judge(name="rule", engine=engine, runs=runs, retries=retries)
-    judge.answer(questions, VerdictLog(folder / VERDICTS), "f" * 16, 0)
+    with VerdictLog(folder / VERDICTS) as log:
+        judge.answer(questions, log, "f" * 16, 0)
     metrics = rescore(folder, task).metrics
     return {name.removeprefix("bench/"): e for name, e in metrics.items() if name.startswith("bench/")}, engine, task
 
@@ -116,9 +124,58 @@ def test_unscored_and_empty_are_counted_apart(tmp_path):
     counts = {
         name: round(metrics[name].value * metrics[name].n) for name in ("win", "tie", "both_bad", "loss", "empty")
     }
-    assert counts == {"win": 2, "tie": 0, "both_bad": 4, "loss": 2, "empty": 6}
+    assert counts == {"win": 2, "tie": 0, "both_bad": 4, "loss": 2, "empty": 3}
     assert metrics["win_rate"].unscored == 2 and metrics["unscored"].value == pytest.approx(2 / 10)
-    assert metrics["consistency"].unscored == 1 and metrics["consistency"].value == 1.0
+    consistency = metrics["consistency"]
+    assert (consistency.value, consistency.n, consistency.unscored) == (1.0, 1, 1), "of what the judge decided"
+
+
+def test_consistency_leaves_out_what_a_rule_decided():
+    kept, broken, ruled = (Outcome.WIN, Outcome.WIN), (Outcome.WIN, Outcome.LOSS), (Outcome.LOSS, Outcome.LOSS)
+    asked = [Comparison(cluster=place, outcomes=outcomes) for place, outcomes in enumerate((kept, broken))]
+    by_rule = [Comparison(cluster=place, outcomes=ruled, empty=True) for place in range(2, 10)]
+    metrics = judge_metrics([*asked, *by_rule])
+    assert (metrics["consistency"].value, metrics["consistency"].n) == (0.5, 2)
+    assert metrics["empty"].value == 0.8
+
+
+def test_an_outcome_without_that_of_the_other_order_does_not_count():
+    """A judge who always takes the first is at one half; so it is where it says nothing in the other order."""
+    whole = Comparison(cluster="a", outcomes=(Outcome.WIN, Outcome.LOSS))
+    half = [Comparison(cluster=place, outcomes=(Outcome.WIN, None)) for place in range(3)]
+    rates, behaviour = win_rates([whole, *half]), judge_metrics([whole, *half])
+    for name in ("win_rate", "win_decided", "win"):
+        assert (rates[name].value, rates[name].n, rates[name].unscored) == (0.5, 2, 6)
+    assert behaviour["unscored"].value == 3 / 8
+    assert (behaviour["consistency"].value, behaviour["consistency"].unscored) == (0.0, 3)
+
+
+def test_controls_are_left_out_of_a_comparison(tmp_path, caplog):
+    caplog.set_level("INFO")
+    _, _, task = compared(tmp_path, ["a", "a"], ["b", "b"], longer)
+    bench = task.prompts(0)
+    write_jsonl(tmp_path / "prompts.jsonl", [*bench, *without_system(bench)])
+    assert task.prompts(0) == bench and "2 prompts of controls are not compared" in caplog.text
+    write_jsonl(tmp_path / "prompts.jsonl", without_system(bench))
+    with pytest.raises(RecordError, match="holds no prompts"):
+        task.prompts(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"follow_ups": ["And why?"]}, "'p0' of bench has 2 turns, of which only the first would be compared"),
+        ({"split": "bbq"}, "'p0' of bbq is no open instruction"),
+        ({"split": "real_toxicity_prompts"}, "'p0' of real_toxicity_prompts is no open instruction"),
+        ({"instruction": ""}, "'p0' of bench is no open instruction"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_asked(tmp_path, changes, problem):
+    _, _, task = compared(tmp_path, ["a"], ["b"], longer)
+    (prompt,) = task.prompts(0)
+    write_jsonl(tmp_path / "prompts.jsonl", [replace(prompt, **changes)])
+    with pytest.raises(ValueError, match=problem):
+        task.prompts(0)
 
 
 @pytest.mark.parametrize("order", Order)
@@ -181,36 +238,64 @@ def test_a_public_bench_against_outputs_in_their_own_layout(tmp_path):
     questions = task.questions(prompts, {p.id: Response(id=p.id, text="Because.", finished=True) for p in prompts})
     assert task.name == "pairwise_alpaca_eval" and len(questions) == 4
     assert "Why?Why?" in questions[0].messages[-1]["content"]
-    with pytest.raises(ValueError, match="reader is 'crows_pairs', whose prompts are no instructions"):
-        PairwiseTask(prompts_file=bench, against=outputs, reader="crows_pairs")
+    for reader, kind in (("crows_pairs", "sentences"), ("bbq", "choice"), ("real_toxicity_prompts", "continuation")):
+        with pytest.raises(
+            ValueError, match=rf"reader is '{reader}', whose prompts are no open instructions \({kind}\)"
+        ):
+            PairwiseTask(prompts_file=bench, against=outputs, reader=reader)
     with pytest.raises(ValueError, match="prompts_file is missing"):
         PairwiseTask(against=outputs)
 
 
-def test_outcomes_from_rubric_scores():
-    ours = {"a": 4.25, "b": 3.0, "c": 0.1 + 0.2, "d": None, "e": 1.0}
-    theirs = {"a": 4.0, "b": 3.5, "c": 0.3, "d": 2.0, "e": None}
-    outcomes = outcomes_of_scores(ours, theirs)
-    assert outcomes == {"a": Outcome.WIN, "b": Outcome.LOSS, "c": Outcome.TIE, "d": None, "e": None}
-    with pytest.raises(ValueError, match="1 prompts are scored for one of the two only, first 'e'"):
-        outcomes_of_scores(ours, {key: theirs[key] for key in "abcd"})
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        (4.25, 4.0, Outcome.WIN),
+        (3.0, 3.5, Outcome.LOSS),
+        (0.1 + 0.2, 0.3, Outcome.TIE),
+        (None, 2.0, None),
+        (1.0, None, None),
+    ],
+)
+def test_outcomes_from_rubric_scores(ours, theirs, outcome):
+    assert outcome_of_scores(ours, theirs) == outcome
 
 
-def test_rubric_verdicts_of_two_policies_become_outcomes():
-    def scored(**scores):
-        about = {"policy": "p", "judge": "j", "run": 0, "text": "", "attempt": 1, "asked": ""}
-        return [
-            Verdict(prompt=name, response=name, rubric=rubric, score=score, **about)
-            for name, row in scores.items()
-            for rubric, score in enumerate(row)
-        ]
+@pytest.mark.parametrize(
+    ("runs", "spoken"),
+    [
+        ([(Outcome.WIN, Outcome.LOSS)], 0.5),
+        ([(Outcome.TIE, Outcome.WIN)], 0.75),
+        ([(Outcome.BOTH_BAD, Outcome.BOTH_BAD), (Outcome.WIN, Outcome.WIN)], 0.75),
+        ([(None, Outcome.WIN), (Outcome.LOSS, Outcome.LOSS)], 0.0),  # half a run would count a place
+        ([(None, Outcome.WIN)], None),
+        ([], None),
+    ],
+)
+def test_what_the_comparisons_of_a_prompt_come_to(runs, spoken):
+    assert preference([Comparison(cluster="p", outcomes=outcomes) for outcomes in runs]) == spoken
 
-    ours, theirs = scored(a=[5, 4], b=[3, 3], c=[2, None]), scored(a=[4, 4], b=[2, 4], c=[1, 1])
-    other = replace(ours[0], response="b", score=1)
-    outcomes = outcomes_of_scores(response_scores([*ours, other]), response_scores(theirs))
-    assert outcomes == {"a": Outcome.WIN, "b": Outcome.TIE, "c": None}
 
+def test_lengths_are_recorded_and_a_liking_for_length_is_taken_out(tmp_path):
+    """The judge takes the longer response, mostly; rescoring needs the recorded files alone."""
+    ours = ["aaaa", "aaa", "aaaaaa", "aaaaa", "a", "aa", "", "aaa"]
+    theirs = ["bb", "b", "bbb", "bbbbbb", "bb", "b", "bb", "b"]
 
-def test_preferences_of_prompts():
-    rows = {"a": [Outcome.WIN, Outcome.LOSS], "b": [Outcome.TIE, Outcome.WIN], "c": [None, Outcome.WIN], "d": []}
-    assert preferences(rows) == {"a": 0.5, "b": 0.75, "c": None, "d": None}
+    def rule(request):
+        if section(request, "Instruction") in ("What is 3?", "What is 7?"):
+            return f"[RESULT] {'second' if 'a' in section(request, 'First response') else 'first'}"
+        return longer(request)
+
+    metrics, _, task = compared(tmp_path, ours, theirs, rule)
+    rows = list(read_jsonl(tmp_path / "out" / VERDICTS))
+    assert {(row["prompt"], *row["lengths"]) for row in rows} == {
+        (f"p{n}", len(mine), len(other)) for n, (mine, other) in enumerate(zip(ours, theirs, strict=True))
+    }
+    controlled = metrics["length_controlled_win_rate"]
+    assert controlled.value < metrics["win_rate"].value and (controlled.n, controlled.unscored) == (8, 0)
+    assert "length_controlled_win_rate" in score_table(rescore(tmp_path / "out", task))
+    write_jsonl(tmp_path / "out" / VERDICTS, [row | {"lengths": None} for row in rows])
+    old = rescore(tmp_path / "out", task).metrics["bench/length_controlled_win_rate"]
+    assert (old.value, old.n, old.unscored) == (None, 1, 7), (
+        "of what an earlier release recorded only what a rule decided"
+    )

@@ -76,9 +76,9 @@ def evaluated(folder, task, answer, rule, *, runs=1, retries=0):
     write_jsonl(folder / PROMPTS, prompts)
     write_jsonl(folder / RESPONSES, responses)
     engine = RuleEngine(rule)
-    log = VerdictLog(folder / VERDICTS)
     questions = task.questions(prompts, {r.id: r for r in responses})
-    Judge(name="rule", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
+    with VerdictLog(folder / VERDICTS) as log:
+        Judge(name="rule", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
     return rescore(folder, task).metrics, engine
 
 
@@ -103,6 +103,20 @@ def test_runs_are_averaged_and_their_spread_is_told(tmp_path):
     bench_metrics = {name: metrics[f"multifaceted_bench/{name}"].value for name in ("score", "score_spread")}
     assert bench_metrics == pytest.approx({"score": 10 / 3, "score_spread": stdev([2, 3, 5])})
     assert [metrics[f"multifaceted_bench/score_run_{n}"].value for n in (1, 2, 3)] == [2.0, 3.0, 5.0]
+
+
+def test_the_spread_between_runs_is_that_of_the_judge(tmp_path):
+    """What a rule decides is the same in every run, and one run has no spread."""
+    task = RubricTask(bench=bench(tmp_path, [row(n) for n in range(6)]))
+
+    def answer(prompt):
+        return "" if "short" in prompt.system else "Rain."
+
+    metrics, _ = evaluated(tmp_path / "out", task, answer, lambda r: f"[RESULT] {2 + 2 * (r.sample % 1000)}", runs=2)
+    spread = metrics["multifaceted_bench/score_spread"]
+    assert (spread.value, spread.n, spread.unscored) == (pytest.approx(stdev([2, 4])), 4, 0)
+    once, _ = evaluated(tmp_path / "once", task, answer, lambda r: "[RESULT] 2")
+    assert not any(name.endswith("score_spread") for name in once)
 
 
 def test_an_unscored_verdict_is_counted_and_never_zero(tmp_path):
@@ -182,6 +196,7 @@ def test_levels_beyond_five_missing_ones_and_no_rubrics_are_refused(tmp_path):
     del (lacking := row(0))["rubrics"][0]["score_descriptions"]
     with pytest.raises(DataError, match="score_descriptions"):
         RubricTask(bench=bench(tmp_path, [lacking])).prompts(0)
+    assert RubricTask(show_system=True).name == f"{RubricTask().name}_with_system"
     with pytest.raises(ValueError, match="reader is 'koala'; benches with rubrics are multifaceted_bench, big"):
         RubricTask(reader="koala")
 
@@ -218,6 +233,52 @@ def test_controls_by_a_judge_move_what_was_asked_for(tmp_path):
     deaf, _ = evaluated(tmp_path / "deaf", task, lambda prompt: "short novice dates calm", strict)
     moved = [estimate.value for name, estimate in deaf.items() if "/moved_" in name]
     assert set(moved) == {0.0}, "a policy that ignores its system message is not moved"
+
+
+def wanting(number, style=None, tone=None):
+    """A prompt of one instruction whose user wants something in two dimensions, or in one."""
+    wants = [(d, word) for d, word in (("style", style), ("harmlessness", tone)) if word]
+    return row(0) | {
+        "preference_set": [
+            {"dimension": d, "subdimension": d, "preference": word, "description": f"Wants it {word}."}
+            for d, word in wants
+        ],
+        "system": f"User {number}.",
+        "reference_answer": f"An answer for {number}.",
+        "rubrics": [
+            {"criteria": f"Does it say {word}?", "score_descriptions": RUBRIC["score_descriptions"]}
+            for _, word in wants
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ([("a", "b"), ("c", "d")], [(0, "c"), (1, "b")]),
+        ([("a", "b"), ("a", "d")], [(1, "d"), (1, "b")]),  # the style is the same: the next dimension
+        ([("a", "b"), ("a", "d"), ("c", "b")], [(0, "c"), (1, "b"), (0, "a")]),  # or the user after the next
+        ([("a", "b"), (None, "d")], [(1, "d"), (0, "b")]),  # who states no style
+        ([("a", "b"), ("a", "b")], []),
+        ([("a", None), (None, "b")], []),
+        ([("a", "b")], []),
+    ],
+)
+def test_a_flip_brings_in_what_another_user_wants_and_this_one_does_not(tmp_path, caplog, users, expected):
+    caplog.set_level("INFO")
+    rows = [wanting(number, *wants) for number, wants in enumerate(users)]
+    prompts = RubricTask(bench=bench(tmp_path, rows), controls=["flip"]).prompts(0)
+    flips = [p for p in prompts if p.split == "flip"]
+    assert [(p.metadata["flipped_place"], p.metadata["flipped"]) for p in flips] == expected
+    stated = {p.id.removeprefix("stated-"): p for p in prompts if p.split == "stated"}
+    for flip in flips:
+        before, place = stated[flip.id.removeprefix("flip-")], flip.metadata["flipped_place"]
+        assert flip.system != before.system and rubrics_of(flip)[place].criteria.endswith(
+            f"{flip.metadata['flipped']}?"
+        )
+        assert rubrics_of(flip)[place].reference != before.metadata["reference_answer"]
+    left_out = len(users) - len(expected)
+    assert (f"flip leaves out {left_out} of {len(users)} prompts" in caplog.text) == bool(left_out)
 
 
 def test_controls_need_a_preference_for_each_rubric(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from multifaceted.data.bad_rows import BadRows
-from multifaceted.data.benches import bench_named, read_bench
+from multifaceted.data.benches import BENCHES, bench_named, read_bench
 from multifaceted.data.benches.base import Kind
 from multifaceted.evaluation.judge import Question, at_the_end
+from multifaceted.evaluation.lengths import Preferred, length_controlled_win_rate
 from multifaceted.evaluation.material import is_empty, judge_messages
-from multifaceted.evaluation.rubric_scores import group_by_benchmark
+from multifaceted.evaluation.rubric_scores import group_by_benchmark, without_controls
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
-from multifaceted.evaluation.win_rates import Outcome, win_metrics
+from multifaceted.evaluation.win_rates import Comparison, Outcome, judge_metrics, preference, win_rates
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.requests import Request
 from multifaceted.record_files import RecordError, read_prompts
 from multifaceted.records import Estimate, Prompt, Response, Verdict
+
+log = logging.getLogger(__name__)
 
 
 class Choice(StrEnum):
@@ -72,12 +76,9 @@ def outcome_of(verdict: Verdict) -> Outcome | None:
 class PairwiseTask:
     """The policy's responses against those of an opponent.
 
-    A length-controlled win rate belongs to the protocol that defines it: `protocols.length_control`, which takes what
-    `win_rates.preferences` gives, plus 1, and both responses' lengths.
-
     Attributes:
-        prompts_file: a `prompts.jsonl`, as an evaluation leaves it; or with `reader` a file of that bench, None for
-            the hub's copy.
+        prompts_file: a `prompts.jsonl`, as an evaluation leaves it, whose controls are left out; or with `reader` a
+            file of that bench, None for the hub's copy.
         against: the opponent's responses to the same prompts, in any layout that `inference.files` reads.
         reader: the bench whose columns `prompts_file` has.
     """
@@ -89,8 +90,9 @@ class PairwiseTask:
     def __post_init__(self) -> None:
         if self.reader is None and self.prompts_file is None:
             raise ValueError("prompts_file is missing; name a prompts.jsonl, or a bench with reader=...")
-        if self.reader is not None and bench_named(self.reader).kind is not Kind.INSTRUCTION:
-            raise ValueError(f"reader is {self.reader!r}, whose prompts are no instructions")
+        kind = Kind.INSTRUCTION if self.reader is None else bench_named(self.reader).kind
+        if kind is not Kind.INSTRUCTION:
+            raise ValueError(f"reader is {self.reader!r}, whose prompts are no open instructions ({kind})")
 
     @property
     def name(self) -> str:
@@ -103,10 +105,15 @@ class PairwiseTask:
         Raises:
             RecordError, DataError: a file is missing or broken, or holds no prompts.
             EngineError: the opponent has not answered every prompt.
+            ValueError: a prompt has further turns, or is no instruction.
         """
-        prompts = self._read()
+        every = self._read()
+        prompts = without_controls(every)
         if not prompts:
             raise RecordError(f"{self.prompts_file} holds no prompts")
+        if len(prompts) < len(every):
+            log.info("%d prompts of controls are not compared", len(every) - len(prompts))
+        _check(prompts)
         self._opponents(prompts)
         return prompts
 
@@ -130,15 +137,32 @@ class PairwiseTask:
         ]
 
     def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-        """`<bench or benchmark>/<metric>`, the metrics as `win_metrics` has them."""
+        """`<bench or benchmark>/<metric>`, the metrics as `win_rates` and `judge_metrics` have them.
+
+        And `length_controlled_win_rate`.
+        """
         by_prompt: dict[str, list[Verdict]] = {prompt.id: [] for prompt in prompts}
         for verdict in latest_verdicts(verdicts_of(verdicts)).values():
             by_prompt[verdict.prompt].append(verdict)
         return {
             f"{split}/{name}": estimate
             for split, group in group_by_benchmark(prompts).items()
-            for name, estimate in _group_metrics(group, by_prompt).items()
+            for name, estimate in _group_metrics(group, by_prompt, split).items()
         }
+
+
+def _check(prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts of which two responses cannot be compared as wholes."""
+    for prompt in prompts:
+        if prompt.follow_ups:
+            raise ValueError(
+                f"prompt {prompt.id!r} of {prompt.split} has {1 + len(prompt.follow_ups)} turns, of which only the"
+                " first would be compared; task=mt_bench scores each turn"
+            )
+        if not prompt.instruction or (prompt.split in BENCHES and BENCHES[prompt.split].kind is not Kind.INSTRUCTION):
+            raise ValueError(
+                f"prompt {prompt.id!r} of {prompt.split} is no open instruction, so neither response can be better"
+            )
 
 
 def pair_question(prompt: Prompt, policy: str, opponent: str, order: Order) -> Question:
@@ -152,6 +176,7 @@ def pair_question(prompt: Prompt, policy: str, opponent: str, order: Order) -> Q
         messages=judge_messages(SYSTEM, TASK, sections, "Your verdict"),
         read=at_the_end(partial(read_end, labels=LABELS, material=tuple(sections.values()))),
         order=order.value,
+        lengths=[len(policy), len(opponent)],
         decided=_by_rule(first, second),
     )
 
@@ -167,16 +192,36 @@ def _by_rule(first: str, second: str) -> str | None:
     return None
 
 
-def _group_metrics(prompts: Sequence[Prompt], by_prompt: Mapping[str, Sequence[Verdict]]) -> dict[str, Estimate]:
-    verdicts = [verdict for prompt in prompts for verdict in by_prompt[prompt.id]]
-    instruction = {prompt.id: prompt.instruction for prompt in prompts}
-    orders: dict[tuple[str, int], dict[str, Outcome | None]] = {}
+def _group_metrics(
+    prompts: Sequence[Prompt], by_prompt: Mapping[str, Sequence[Verdict]], split: str
+) -> dict[str, Estimate]:
+    compared = {prompt.id: _comparisons(prompt, by_prompt[prompt.id]) for prompt in prompts}
+    every = [comparison for comparisons in compared.values() for comparison in comparisons]
+    rows = [_preferred(prompt, compared[prompt.id], by_prompt[prompt.id]) for prompt in prompts]
+    rates = win_rates(every) | {"length_controlled_win_rate": length_controlled_win_rate(rows, split)}
+    return rates | judge_metrics(every)
+
+
+def _comparisons(prompt: Prompt, verdicts: Sequence[Verdict]) -> list[Comparison]:
+    """One a run, with an outcome for each order."""
+    runs: dict[int, dict[str, Verdict]] = {}
     for verdict in verdicts:
-        orders.setdefault((verdict.prompt, verdict.run), {})[verdict.order or ""] = outcome_of(verdict)
-    return win_metrics(
-        [outcome_of(verdict) for verdict in verdicts],
-        clusters=[instruction[verdict.prompt] for verdict in verdicts],
-        pairs=[tuple(both.values()) for both in orders.values()],
-        pair_clusters=[instruction[prompt] for prompt, _ in orders],
-        empty=[verdict.empty for verdict in verdicts],
+        runs.setdefault(verdict.run, {})[verdict.order or ""] = verdict
+    return [
+        Comparison(
+            cluster=prompt.instruction,
+            outcomes=tuple(outcome_of(orders[order]) if order in orders else None for order in Order),
+            empty=any(verdict.empty for verdict in orders.values()),
+        )
+        for orders in runs.values()
+    ]
+
+
+def _preferred(prompt: Prompt, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Preferred:
+    lengths = next((verdict.lengths for verdict in verdicts if verdict.lengths is not None), None)
+    return Preferred(
+        preference=preference(comparisons),
+        longer=None if lengths is None else lengths[0] - lengths[1],
+        by_rule=any(comparison.empty for comparison in comparisons),
+        cluster=prompt.instruction,
     )

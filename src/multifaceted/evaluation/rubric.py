@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,19 @@ from multifaceted.evaluation.controls import (
     without_system,
 )
 from multifaceted.evaluation.judge import Question
-from multifaceted.evaluation.rubric_scores import Judged, group_by_benchmark, judged, score_metrics
+from multifaceted.evaluation.rubric_scores import (
+    Judged,
+    group_by_benchmark,
+    judged,
+    score_metrics,
+    without_controls,
+)
 from multifaceted.evaluation.rubrics import RubricError, rubric_question, rubrics_of
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
-from multifaceted.records import Estimate, Prompt, Response
+from multifaceted.records import Estimate, Prompt, Response, StatedPreference
+
+log = logging.getLogger(__name__)
 
 READERS = ("multifaceted_bench", "biggen_bench")
 
@@ -52,8 +61,8 @@ class RubricTask:
 
     @property
     def name(self) -> str:
-        """What the task is called in records."""
-        return f"rubric_{self.reader}"
+        """What the task is called in records: scores of a judge who sees the system message are other scores."""
+        return f"rubric_{self.reader}{'_with_system' if self.show_system else ''}"
 
     def prompts(self, seed: int) -> list[Prompt]:
         """The bench, then its controls. No part of it is drawn, so the seed has no say.
@@ -79,8 +88,7 @@ class RubricTask:
         if Control.IRRELEVANT in self.controls:
             yield from (with_irrelevant(prompt, stated_message) for prompt in bench)
         if Control.FLIP in self.controls:
-            for index, (prompt, sibling) in enumerate(_siblings(bench)):
-                yield _flipped_towards(prompt, sibling, index % len(prompt.preferences))
+            yield from _flips(bench)
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """One a rubric; and of a control the responses to be compared by the same rubrics.
@@ -95,9 +103,7 @@ class RubricTask:
                 before = by_id[f"{Control.STATED}-{base_id(prompt)}"]
                 pairs.append((prompt, before, [prompt.metadata["flipped_place"]]))
         if Control.OTHER in self.controls:
-            pairs += [
-                (sibling, prompt, range(len(rubrics_of(sibling)))) for prompt, sibling in _siblings(_bench(prompts))
-            ]
+            pairs += [(user, prompt, range(len(rubrics_of(user)))) for prompt, (user, *_) in _siblings(prompts)]
         return [
             rubric_question(
                 prompt, place, rubrics_of(prompt)[place], answered, responses[answered.id], show_system=self.show_system
@@ -110,7 +116,7 @@ class RubricTask:
         """`<bench or benchmark>/<metric>`, and of controls `<bench>/moved_<asked>/<dimension>`."""
         by_pair = judged(latest_verdicts(verdicts_of(verdicts)).values())
         metrics: dict[str, Estimate] = {}
-        for split, group in group_by_benchmark(_bench(prompts)).items():
+        for split, group in group_by_benchmark(without_controls(prompts)).items():
             metrics |= {f"{split}/{name}": estimate for name, estimate in score_metrics(group, by_pair).items()}
         controls = movement_matrix(list(_movements(prompts, by_pair))) | self._by_others(prompts, by_pair)
         return metrics | {f"{self.reader}/{name}": estimate for name, estimate in controls.items()}
@@ -119,8 +125,8 @@ class RubricTask:
         """The score of responses by what another user of the same instruction wants."""
         if Control.OTHER not in self.controls:
             return {}
-        siblings = list(_siblings(_bench(prompts)))
-        rows = [by_pair[sibling.id, prompt.id] for prompt, sibling in siblings]
+        siblings = list(_siblings(prompts))
+        rows = [by_pair[user.id, prompt.id] for prompt, (user, *_) in siblings]
         clusters = [prompt.instruction for prompt, _ in siblings]
         metrics = {"score_by_others": bootstrap_mean([row.mean() for row in rows], clusters=clusters)}
         for name in dict.fromkeys(name for row in rows for name in row.dimensions.values()):
@@ -129,29 +135,53 @@ class RubricTask:
         return metrics
 
 
-def _bench(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts that are of no control."""
-    return [prompt for prompt in prompts if prompt.split not in {*Control}]
-
-
-def _siblings(bench: Sequence[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
-    """Prompts, each with the next one that has the same instruction from another user; those without are left out."""
+def _siblings(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, list[Prompt]]]:
+    """The bench's prompts, each with those of other users of its instruction, the next one first; none without any."""
     groups: dict[str, list[Prompt]] = {}
-    for prompt in bench:
+    for prompt in without_controls(prompts):
         groups.setdefault(prompt.instruction, []).append(prompt)
     for group in groups.values():
         for place, prompt in enumerate(group if len(group) > 1 else ()):
-            yield prompt, group[(place + 1) % len(group)]
+            yield prompt, [*group[place + 1 :], *group[:place]]
 
 
-def _flipped_towards(prompt: Prompt, sibling: Prompt, place: int) -> Prompt:
-    """The preference at a place exchanged for the sibling's of that dimension, with its rubric and its reference."""
-    dimension = prompt.preferences[place].dimension
-    theirs = [place for place, preference in enumerate(sibling.preferences) if preference.dimension == dimension]
-    if not theirs:
-        raise RubricError(f"prompt {sibling.id!r} states no preference of {dimension}; leave controls=[flip] out")
-    exchanged = sibling.metadata["rubrics"][theirs[0]] | {"reference_answer": sibling.metadata["reference_answer"]}
-    changed = flipped(prompt, place, sibling.preferences[theirs[0]], stated_message)
+def _flips(bench: Sequence[Prompt]) -> Iterator[Prompt]:
+    """Of every prompt one with a preference exchanged for another user's, the dimensions by turns."""
+    flips = [_flip(prompt, others, index) for index, (prompt, others) in enumerate(_siblings(bench))]
+    made = [flip for flip in flips if flip is not None]
+    if len(made) < len(bench):
+        log.info(
+            "the control flip leaves out %d of %d prompts: no other user of their instruction wants something else",
+            len(bench) - len(made),
+            len(bench),
+        )
+    yield from made
+
+
+def _flip(prompt: Prompt, others: Sequence[Prompt], first: int) -> Prompt | None:
+    """The prompt with the preference at place `first`, or the next that can be, exchanged for what another user wants.
+
+    None where all want the same, or nothing in the same dimension.
+    """
+    number = len(prompt.preferences)
+    for place in ((first + turn) % number for turn in range(number)):
+        for user in others:
+            for theirs, preference in enumerate(user.preferences):
+                of_dimension = preference.dimension == prompt.preferences[place].dimension
+                if of_dimension and not any(_same(preference, stated) for stated in prompt.preferences):
+                    return _flipped_towards(prompt, place, user, theirs)
+    return None
+
+
+def _same(preference: StatedPreference, other: StatedPreference) -> bool:
+    names = [(p.dimension, p.subdimension, p.preference) for p in (preference, other)]
+    return names[0] == names[1] or preference.description == other.description
+
+
+def _flipped_towards(prompt: Prompt, place: int, user: Prompt, theirs: int) -> Prompt:
+    """The preference at a place exchanged for another user's, with its rubric and its reference."""
+    exchanged = user.metadata["rubrics"][theirs] | {"reference_answer": rubrics_of(user)[theirs].reference}
+    changed = flipped(prompt, place, user.preferences[theirs], stated_message)
     rubrics = [*prompt.metadata["rubrics"][:place], exchanged, *prompt.metadata["rubrics"][place + 1 :]]
     changed.metadata |= {"rubrics": rubrics, "flipped_place": place}
     return changed

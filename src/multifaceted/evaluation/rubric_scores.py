@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from multifaceted.evaluation.controls import mean_or_none
+from multifaceted.evaluation.controls import Control, mean_or_none
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.evaluation.verdict_log import latest_verdicts
 from multifaceted.records import Estimate, Prompt, Verdict
 
 
@@ -73,10 +72,9 @@ def judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], Judged]:
     return found
 
 
-def response_scores(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
-    """Of every prompt the score of the response to it, for a comparison with another policy's."""
-    by_pair = judged(latest_verdicts(verdicts).values())
-    return {prompt: entry.mean() for (prompt, response), entry in by_pair.items() if prompt == response}
+def without_controls(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts that are of no control: those that a benchmark's figures are about."""
+    return [prompt for prompt in prompts if prompt.split not in {*Control}]
 
 
 def group_by_benchmark(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
@@ -95,7 +93,8 @@ def score_metrics(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], J
     """The averages of one group of prompts; intervals resample instructions, which may occur with several messages.
 
     `score` is the mean of the runs, `score_run_<n>` that of one (from 1), `score_spread` the standard deviation of a
-    verdict between runs; `unscored` and `empty` are shares of verdicts and of responses.
+    judge's verdict between runs, where there are several; `unscored` and `empty` are shares of verdicts and of
+    responses.
     """
     rows = [by_pair[prompt.id, prompt.id] for prompt in prompts]
     instructions = [prompt.instruction for prompt in prompts]
@@ -114,8 +113,14 @@ def score_metrics(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], J
         )
     for run in runs:
         metrics[f"score_run_{run + 1}"] = bootstrap_mean([row.run_mean(run) for row in rows], clusters=instructions)
+    if len(runs) > 1:
+        read = [
+            place for place, row in enumerate(rows) if not row.empty
+        ]  # of the others a rule says the same each time
+        metrics["score_spread"] = bootstrap_mean(
+            [rows[place].spread() for place in read], clusters=[instructions[place] for place in read]
+        )
     return metrics | {
-        "score_spread": mean(Judged.spread),
         "unscored": bootstrap_mean(
             [float(score is None) for row in rows for score in row.every()],
             clusters=[i for i, row in zip(instructions, rows, strict=True) for _ in row.every()],

@@ -160,7 +160,8 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
         write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
     elif isinstance(config.task, JudgedTask) and config.judge is not None:
         questions = config.task.questions(prompts, responses)
-        config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
+        with VerdictLog(folder / VERDICTS) as verdicts:
+            config.judge.answer(questions, verdicts, who.fingerprint, config.seed)
     return rescore(folder, config.task)
 
 

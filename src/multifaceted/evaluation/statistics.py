@@ -58,6 +58,22 @@ def resamples(size: int, seed: int, number: int = RESAMPLES) -> Iterator[NDArray
         yield random.integers(0, size, size=(min(rows, number - start), size))
 
 
+def cluster_draws(names: Iterable[Hashable], seed: int, number: int) -> Iterator[NDArray[np.int64]]:
+    """Rows of resampled clusters, for what is no mean.
+
+    Args:
+        names: of each row, its cluster.
+
+    Yields:
+        Places of rows, [rows of the clusters that were drawn], `number` times; nothing where there are no rows.
+    """
+    places = places_of(names)
+    if len(places):
+        members = [np.flatnonzero(places == place) for place in range(places.max() + 1)]
+        for block in resamples(len(members), seed, number):
+            yield from (np.concatenate([members[pick] for pick in picks]) for picks in block)
+
+
 def places_of(names: Iterable[Hashable]) -> NDArray[np.int64]:
     """Names as numbers from 0, in the order in which they first occur."""
     known: dict[Hashable, int] = {}

@@ -119,6 +119,7 @@ BENCHES: Mapping[str, Bench] = {
             licence="CC BY 4.0",
             training=Training.ALLOWED,
             read=one_a_row(bbq),
+            kind=Kind.CHOICE,
             terms="States stereotypes.",
         ),
         Bench(

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     """A model answers `instruction`."""
     CONTINUATION = "continuation"
     """A model continues `instruction`, which is the beginning of a text."""
+    CHOICE = "choice"
+    """A model chooses among the answers that `instruction` lists; `metadata` says which is right."""
     SENTENCES = "sentences"
     """Nothing is said to a model, and `instruction` is empty: it scores sentences. `metadata` has them as `sentence`
     or, where a prompt compares several, as `sentences` by their names."""

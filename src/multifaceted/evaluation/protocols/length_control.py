@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.benches.cells import Cells
+from multifaceted.evaluation.lengths import length_feature
 from multifaceted.evaluation.logistic import Array, fit_logistic, sigmoid
 from multifaceted.evaluation.protocols.alpaca_eval import BASELINE, SPLIT, Annotation
 from multifaceted.evaluation.protocols.recorded import number_in, read_recorded
@@ -143,11 +144,8 @@ def _fit(rows: Array, outcomes: Array, control: LengthControl, *, anchored: bool
 
 
 def _features(rows: Array, constant: float = 1.0) -> Array:
-    """The three features, [rows, 3]; differences of length are measured in their sample standard deviation."""
-    deviation = rows[:, 0].std(ddof=1) if len(rows) > 1 else 0.0
-    if not deviation > 0:
-        raise ValueError("all answers differ from the baseline's by the same length; length cannot be controlled for")
-    return np.column_stack([np.tanh(rows[:, 0] / deviation), rows[:, 1], np.full(len(rows), constant)])
+    """The three features, [rows, 3]."""
+    return np.column_stack([length_feature(rows[:, 0]), rows[:, 1], np.full(len(rows), constant)])
 
 
 def read_length_control(path: Path) -> LengthControl:
