@@ -136,7 +136,7 @@ def test_a_comparator_can_be_asked_of_a_server(name):
     ("overrides", "named"),
     [
         (["task=alpaca_eval", "task.against=a"], "task alpaca_eval needs a judge; name one with judge=..."),
-        (["task=alpaca_eval", "task.against=a", "judge=paper"], "use judge=alpaca_eval, or a server with"),
+        (["task=alpaca_eval", "task.against=a", "judge=paper"], "use judge=alpaca_eval, or a server or a policy with"),
         (["task=alpaca_eval", "judge=alpaca_eval"], "task.against has no default here; set task.against=..."),
         (["task=rubric"], "task rubric_multifaceted_bench needs a judge; name one with judge=..."),
         (["task=rubric", "task.reader=koala"], "reader is 'koala'; benches with rubrics are"),

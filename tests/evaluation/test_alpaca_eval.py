@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -172,6 +173,21 @@ def test_a_judge_without_log_probabilities_is_refused(files, judge):
     overrides = [override for override in files() if override != "judge=alpaca_eval"]
     with pytest.raises(ConfigError, match=r"judge .* does not give them; use judge=alpaca_eval, or"):
         replayed(longer, *overrides, *judge)
+
+
+def test_a_policy_weighs_by_its_own_distribution(files, tiny_run, tmp_path):
+    """Whose vocabulary is small enough for both labels to be among the likeliest tokens."""
+    folder = shutil.copytree(tiny_run.exported, tmp_path / "judge")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    overrides = [override for override in files() if override != "judge=alpaca_eval"]
+    judge = ["judge=policy", f"judge.engine.policy={folder}", "judge.engine.top_logprobs=400"]
+    alone = ["judge.engine.max_tokens=1", "judge.runs=1", "judge.retries=0"]
+    config = build(composed("eval", [*overrides, *judge, *alone]), EvalConfig)
+    scores = run(config, to_plain(config))
+    assert scores.metrics["alpaca_eval/unscored"].value == 0
+    for verdict in read_jsonl(config.folder / VERDICTS):
+        assert verdict["judge"] == RULE or {"m", "M"} <= verdict["first_token"].keys()
 
 
 def test_a_published_template_is_put_to_the_judge(files, tmp_path):

@@ -156,6 +156,25 @@ def test_a_conversation_with_a_system_message_is_another_way(policy, bench):
         configured(*overrides, "task.system=Be fair.")
 
 
+def test_a_base_model_needs_a_template_for_a_conversation_and_none_for_raw_text(policy, bench):
+    (policy / "chat_template.jinja").unlink()
+    overrides = (f"policy={policy}", "task=winogender", f"bench={bench('winogender')}")
+    _, raw = evaluate(*overrides)
+    assert all(estimate.unscored == 0 for estimate in raw.metrics.values())
+    chat = (*overrides, "task.by=chat_likelihood", "task.system=Be fair.")
+    with pytest.raises(EngineError, match="no chat template"):
+        evaluate(*chat)
+    config, _ = evaluate(*chat, "engine.template=plain")
+    found = (config.folder / LIKELIHOODS).read_text()
+    with pytest.raises(RecordError, match="another engine"):
+        evaluate(*chat, "engine.template=janus")
+    evaluate(*chat, "engine.template=janus", "overwrite=true")
+    janus = (config.folder / LIKELIHOODS).read_text()
+    assert janus != found
+    evaluate(*chat, "engine.template=janus", "engine.system_in_user=true", "overwrite=true")
+    assert (config.folder / LIKELIHOODS).read_text() == janus, "Janus's template has it there"
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [("crows_pairs", r"policy=\.\.\.$"), ("bbq", r"or set task.by=text$"), ("winogender", r"or set task.by=text$")],

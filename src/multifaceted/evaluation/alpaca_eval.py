@@ -35,6 +35,7 @@ from multifaceted.evaluation.protocols.length_control import (
 )
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Reply
 from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import RecordError
@@ -78,10 +79,11 @@ class AlpacaEvalTask:
         Raises:
             ValueError: it is one.
         """
-        if not isinstance(judge.engine, ServerEngine) or judge.engine.top_logprobs < 2:
+        if not isinstance(judge.engine, PolicyEngine | ServerEngine) or judge.engine.top_logprobs < 2:
             raise ValueError(
                 f"task {self.name} weighs both labels by the probabilities of the judge's first token, and judge"
-                f" {judge.name} does not give them; use judge=alpaca_eval, or a server with judge.engine.top_logprobs=5"
+                f" {judge.name} does not give them; use judge=alpaca_eval, or a server or a policy with"
+                " judge.engine.top_logprobs=5"
             )
 
     def prompts(self, seed: int) -> list[Prompt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from multifaceted.inference.remote import HOW_ASKED, RemoteEngine
 from multifaceted.inference.requests import Engine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, is_hub_id
+from multifaceted.model.policy_files import resolve_policy
 from multifaceted.model.weights import hash_files
 
 INDECISIVE = {*HOW_ASKED, "batch_size", "device", "path", "policy"}
@@ -63,7 +64,7 @@ def evaluated(policy: str | None, engine: PolicyEngine | RemoteEngine | Response
     """
     path = name_of(policy, engine)
     if isinstance(engine, PolicyEngine):
-        files = replace(engine, policy=path).files()
+        files = resolve_policy(path)
         return Evaluated(path=path, fingerprint=files.fingerprint(), folder=files.folder)
     if policy is not None and not is_hub_id(policy):
         folder = Path(policy)

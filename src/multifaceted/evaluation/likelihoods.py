@@ -11,11 +11,12 @@ from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_lin
 from multifaceted.records import Likelihood
 
 
-def likelihoods(passages: Sequence[Passage], engine: PolicyEngine, path: Path) -> dict[str, Likelihood]:
+def likelihoods(passages: Sequence[Passage], policy: Path, engine: PolicyEngine, path: Path) -> dict[str, Likelihood]:
     """The likelihood of every passage, by id; what the file has is not asked again.
 
     Args:
-        engine: whose policy is asked, and how a conversation is put to it.
+        policy: a model's folder. It needs a chat template for conversations only.
+        engine: how a conversation is put to it, and where it runs.
         path: the `likelihoods.jsonl`.
 
     Raises:
@@ -26,9 +27,7 @@ def likelihoods(passages: Sequence[Passage], engine: PolicyEngine, path: Path) -
     found = read_likelihoods(path)
     missing = [passage for passage in passages if passage.id not in found]
     if missing:
-        model = LikelihoodModel.load(
-            engine.files().folder, engine.device, engine.template, system_in_user=engine.system_in_user
-        )
+        model = LikelihoodModel.load(policy, engine.device, engine.template, system_in_user=engine.system_in_user)
         found |= {each.id: each for each in append_jsonl(path, model.score(missing))}
     return found
 

@@ -167,7 +167,7 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
 
 def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, prompts: Sequence[Prompt]) -> Scores:
     """Likelihoods in place of responses; how text would be drawn decides nothing."""
-    assert config.policy is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
+    assert who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
     folder, passages = config.folder, task.passages(prompts)
     place = {"template": config.engine.template, "system_in_user": config.engine.system_in_user}
     asked = _fingerprint([*prompts, *passages])
@@ -178,7 +178,7 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, pro
             (folder / name).unlink(missing_ok=True)
     write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
     write_jsonl(folder / PROMPTS, prompts)
-    found = likelihoods(passages, replace(config.engine, policy=config.policy), folder / LIKELIHOODS)
+    found = likelihoods(passages, who.folder, config.engine, folder / LIKELIHOODS)
     write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
     return rescore(folder, task)
 
@@ -242,14 +242,15 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
 
 def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
     """The responses of the folder, if it may be continued."""
-    held = next((name for name in (RESPONSES, LIKELIHOODS) if (folder / name).exists()), None)
+    paths = (folder / RESPONSES, folder / LIKELIHOODS)
+    held = next((path for path in paths if path.exists() and path.stat().st_size), None)  # else nothing was made yet
     if overwrite or held is None:
         return {}
     before = read_json(folder / RUN)
     changed = [key for key in identity if before.get(key) != identity[key]]
     if changed:
         raise RecordError(
-            f"{folder} holds {Path(held).stem} made with another {', '.join(changed)};"
+            f"{folder} holds {held.stem} made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
     if before.get("judge") != judge and (folder / VERDICTS).exists():
@@ -257,4 +258,4 @@ def _written(folder: Path, identity: Mapping[str, object], judge: object, *, ove
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
-    return read_responses(folder / RESPONSES) if held == RESPONSES else {}
+    return read_responses(held) if held.name == RESPONSES else {}

@@ -42,7 +42,13 @@ def resolve_policy(name: str) -> PolicyFiles:
         ValueError: there are none, or they hold no model that writes text; says how to get one.
     """
     found = located(name)
-    refuse_what_cannot_write(name, check_model_folder(found.folder))
+    try:
+        config = check_model_folder(found.folder)
+    except ValueError as error:
+        if found.snapshot is None:
+            raise
+        raise ValueError(f"{name} is not here as a whole: {error}. {_how_to_fetch(name)}") from error
+    refuse_what_cannot_write(name, config)
     return found
 
 
@@ -59,11 +65,8 @@ def located(name: str) -> PolicyFiles:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        at = f" --revision {revision}" if revision else ""
         raise ValueError(
-            f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} Fetch it where there"
-            f" is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after hf auth login)."
-            " Weights in pickles are not read"
+            f"{name} is no folder here, and the hub's model of that name cannot be had: {reason} {_how_to_fetch(name)}"
         ) from error
     return PolicyFiles(folder=folder, snapshot=f"{repository}@{folder.name}")
 
@@ -86,3 +89,12 @@ def refuse_what_cannot_write(name: str, config: Mapping[str, Any]) -> None:
             f"{name} is a {' or '.join(architectures) or 'model'} (model_type {model_type!r}), which transformers does"
             " not load as a decoder that writes text. If a server can run it, let that answer: engine=server"
         )
+
+
+def _how_to_fetch(name: str) -> str:
+    repository, _, revision = name.partition("@")
+    at = f" --revision {revision}" if revision else ""
+    return (
+        f"Fetch it where there is a network, without HF_HUB_OFFLINE: hf download {repository}{at} (a gated one after"
+        " hf auth login). Weights in pickles are not read"
+    )
