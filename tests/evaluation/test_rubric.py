@@ -281,6 +281,25 @@ def test_a_flip_brings_in_what_another_user_wants_and_this_one_does_not(tmp_path
     assert (f"flip leaves out {left_out} of {len(users)} prompts" in caplog.text) == bool(left_out)
 
 
+def test_a_flip_in_a_dimension_of_two_rubrics_is_about_the_one_that_came_in(tmp_path):
+    """The response follows every wish for style but one, which says nothing of the flip."""
+
+    def two(first, second):
+        wanted = wanting(first, first, second)
+        for preference in wanted["preference_set"]:
+            preference["dimension"] = "style"
+        return wanted
+
+    task = RubricTask(bench=bench(tmp_path, [two("a1", "b"), two("a2", "b")]), controls=["flip"])
+
+    def answer(prompt):
+        return " ".join(p.preference for p in prompt.preferences if p.preference != "b")
+
+    metrics, _ = evaluated(tmp_path / "out", task, answer, strict)
+    moved = metrics["multifaceted_bench/moved_style/style"]
+    assert (moved.value, moved.n) == (4.0, 2)
+
+
 def test_controls_need_a_preference_for_each_rubric(tmp_path):
     path = write_bench(tmp_path, "biggen_bench", [biggen_bench(number) for number in range(3)])
     assert len(RubricTask(bench=path, reader="biggen_bench").prompts(0)) == 3

@@ -73,21 +73,20 @@ class AgreementTask:
             judged.append(read_finished(self.second))
             _check_same(*judged)
             prompts = {**judged[1].prompts, **prompts}
-        ratings = [_asked(finished) for finished in judged]
+        ratings = [_ratings(finished) for finished in judged]
         ruled = {_item(v) for finished in judged for v in finished.verdicts if v.empty}
         if len(judged) == 1:
-            ratings.append(_of_labels(read_labels(self.second), ratings[0], ruled, self))
+            ratings.append(_of_labels(read_labels(self.second), ratings[0], self))
         if ruled:
             log.info("%d ratings of empty responses, which a rule decided, are left out", len(ruled))
         both = [{item: row for item, row in each.items() if item not in ruled} for each in ratings]
         return _metrics(prompts, both[0], both[1], _dimensions(judged))
 
 
-def _asked(finished: Finished) -> dict[Item, list[Rating]]:
+def _ratings(finished: Finished) -> dict[Item, list[Rating]]:
     ratings: dict[Item, list[Rating]] = {}
     for verdict in finished.verdicts:
-        if not verdict.empty:
-            ratings.setdefault(_item(verdict), []).append(_rating(verdict))
+        ratings.setdefault(_item(verdict), []).append(_rating(verdict))
     return ratings
 
 
@@ -120,16 +119,14 @@ def _check_same(first: Finished, second: Finished) -> None:
         log.warning("%d verdicts answer another question of the second judge than of the first", changed)
 
 
-def _of_labels(
-    labels: Sequence[Label], judged: Ratings, ruled: Iterable[Item], task: AgreementTask
-) -> dict[Item, list[Rating]]:
+def _of_labels(labels: Sequence[Label], judged: Ratings, task: AgreementTask) -> dict[Item, list[Rating]]:
     """The labels of each item; one of a pair is about both orders.
 
     Raises:
         RecordError: a label of what the evaluation does not have, or that may be about several rubrics.
     """
     items: dict[str, list[Item]] = {}
-    for item in dict.fromkeys([*judged, *ruled]):
+    for item in judged:
         items.setdefault(item.prompt, []).append(item)
     ratings: dict[Item, list[Rating]] = {}
     for label in labels:

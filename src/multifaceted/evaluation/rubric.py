@@ -195,9 +195,11 @@ def _movements(prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], Judg
         asked, base = prompt.split, base_id(prompt)
         if prompt.split != Control.WITHOUT_SYSTEM:
             base = f"{Control.STATED}-{base}"
-        before = by_pair[base, base].by_dimension()
+        before, after = by_pair[base, base].by_dimension(), by_pair[prompt.id, prompt.id].by_dimension()
         if prompt.split == Control.FLIP:
-            asked = prompt.preferences[prompt.metadata["flipped_place"]].dimension
-            before |= by_pair[prompt.id, base].by_dimension()
-        after = by_pair[prompt.id, prompt.id].by_dimension()
+            place = prompt.metadata["flipped_place"]
+            asked = prompt.preferences[place].dimension
+            # Of what was asked for the one rubric that came in; the dimension may have others, which stayed.
+            before[asked] = by_pair[prompt.id, base].rubric_mean(place)
+            after[asked] = by_pair[prompt.id, prompt.id].rubric_mean(place)
         yield Movement(asked=asked, before=before, after=after, cluster=prompt.instruction)
