@@ -43,7 +43,7 @@ MAY_USE = {
     },
     "training": {"torch", "transformers", "lightning", "safetensors", "torchao", "wandb", "tqdm", "yaml"},
     "inference": {"torch", "transformers", "jinja2", "tqdm", "openai", "tenacity"},
-    "evaluation": {"numpy", "tqdm", "yaml"},
+    "evaluation": {"numpy", "tqdm", "yaml", "matplotlib"},
     "synthesis": set(),
     "config": {"omegaconf", "pydantic"},
     "tables": set(),

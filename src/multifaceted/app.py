@@ -19,7 +19,7 @@ from multifaceted.dry_run import show_plan, show_preview
 from multifaceted.logs import log_to
 from multifaceted.record_files import write_json
 from multifaceted.records import FAILURE, POLICY, PREVIEW, VERSION
-from multifaceted.tables import score_table, sources_table, summary_table
+from multifaceted.tables import curve_table, score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
     from multifaceted.evaluation.run import EvalConfig
@@ -161,7 +161,8 @@ def synthesize(config: DictConfig) -> int:
 def _evaluate(config: EvalConfig) -> int:
     from multifaceted.evaluation.run import run
 
-    print(score_table(run(config, to_plain(config))))
+    table = score_table if config.best_of is None else curve_table
+    print(table(run(config, to_plain(config))))
     print(f"\nResponses, verdicts and scores are in {_relative(config.folder)}")
     return OK
 

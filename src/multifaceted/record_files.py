@@ -9,9 +9,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from multifaceted.records import VERSION, Prompt, Response, Sampling, StatedPreference
+
+Row = TypeVar("Row")
+
+SURROGATES = "backslashreplace"
+"""Half a surrogate pair, which a cut reply may end with, becomes the JSON escape that reads back as the same."""
 
 
 class RecordError(ValueError):
@@ -55,15 +60,39 @@ def write_json(path: Path, value: Any) -> None:
     put_in_place(partial, path)
 
 
+def append_jsonl(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """Write one JSON object a line at the end of a file, each as it comes, and hand it on."""
+    with path.open("a", encoding="utf-8", errors=SURROGATES) as stream:
+        for row in rows:
+            stream.write(_line(row))
+            stream.flush()
+            yield row
+
+
+def drop_half_a_line(path: Path) -> None:
+    """Ready a file to be appended to: the line that was being written when the process was killed is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with path.open("r+b") as stream:
+        content = stream.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            stream.truncate(whole)
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON object a line, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
+    with partial.open("w", encoding="utf-8", errors=SURROGATES) as stream:
         for row in rows:
-            plain = asdict(row) if hasattr(row, "__dataclass_fields__") else row
-            stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+            stream.write(_line(row))
     put_in_place(partial, path)
+
+
+def _line(row: Any) -> str:
+    plain = asdict(row) if hasattr(row, "__dataclass_fields__") else row
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

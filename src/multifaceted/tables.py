@@ -118,6 +118,19 @@ def score_table(scores: Scores) -> str:
     return "\n" + "\n\n".join(format_table(table) for table in tables if table[1:])
 
 
+def curve_table(scores: Scores) -> str:
+    """Of best-of-N a column for every N: the leading metric of each split, and below, the mean reward."""
+    tables = []
+    for metric in (next(iter(scores.metrics)).split("/")[1], "reward"):
+        cells = {key.removesuffix(f"/{metric}"): e for key, e in scores.metrics.items() if key.endswith(f"/{metric}")}
+        splits = list(dict.fromkeys(place.rpartition("@")[0] for place in cells))
+        sizes = list(dict.fromkeys(place.rpartition("@")[2] for place in cells))
+        rows = [[metric, *(f"best of {size}" for size in sizes)]]
+        rows += [[split, *(interval(cells.get(f"{split}@{size}")) for size in sizes)] for split in splits]
+        tables.append(format_table(rows))
+    return "\n" + "\n\n".join(tables)
+
+
 def _movements(scores: Scores, splits: Sequence[str], dimensions: Sequence[str]) -> list[list[str]]:
     """A row for what a control asked for, and in it how much each dimension moved."""
     rows = [["asked for against moved", *dimensions]]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multifaceted.evaluation.best_of import BestOf, add_rewards, best_samples, check_samples, draw, write_chosen
+from multifaceted.evaluation.curve import curve_metrics, draw_curve
 from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.judge import Judge
@@ -20,6 +22,7 @@ from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine
+from multifaceted.inference.rewards import RewardModel
 from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import (
     RecordError,
@@ -30,9 +33,25 @@ from multifaceted.record_files import (
     write_json,
     write_jsonl,
 )
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Estimate, Prompt, Response, Scores
+from multifaceted.records import (
+    CURVE,
+    PROMPTS,
+    RESPONSES,
+    RUN,
+    SAMPLES,
+    SCORES,
+    VERDICTS,
+    VERSION,
+    Estimate,
+    Prompt,
+    Response,
+    Scores,
+)
 
 log = logging.getLogger(__name__)
+
+Respond = Callable[[Mapping[str, Response], Callable[[Collection[Response]], None]], dict[str, Response]]
+"""Answers what has no response yet, given those that have, and writes all of them with what it is given."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,14 +63,16 @@ class EvalConfig:
             without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
-        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy, or without one in
-            `outputs/eval/<model>`.
+        best_of: choose each response among several by a reward model.
+        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy, with `best_of` before
+            the seed where that is asked for; without a policy in `outputs/eval/<model>`.
     """
 
     policy: Path | None
     task: Task | RecordedTask
     engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
+    best_of: BestOf | None = None
     seed: int = 0
     into: Path | None = None
     overwrite: bool = False
@@ -59,6 +80,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if isinstance(self.task, JudgedTask) and self.judge is None:
             raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
+        if self.best_of is not None and not isinstance(self.task, Task):
+            raise ValueError(f"best_of chooses responses, and task {self.task.name} asks for none; leave best_of out")
 
     @property
     def folder(self) -> Path:
@@ -67,10 +90,25 @@ class EvalConfig:
             return self.into
         if isinstance(self.task, RecordedTask):
             return self.task.subject.parent / self.task.name
-        name = f"{self.task.name}_seed-{self.seed}"
+        name = f"{self.task.name}{'_best_of' if self.best_of else ''}_seed-{self.seed}"
         if self.policy is not None:
             return self.policy.parent / "eval" / name
         return Path("outputs") / "eval" / evaluated(None, self.engine).folder_name / name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        identity: what tells its responses from others.
+        judge: likewise of who judges them.
+    """
+
+    who: Evaluated
+    prompts: Sequence[Prompt]
+    identity: dict[str, Any]
+    judge: Mapping[str, Any] | None
 
 
 def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
@@ -93,24 +131,63 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     judge = None
     if config.judge is not None:
         judge = {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
-    folder = config.folder
-    responses = _written(folder, identity, judge, overwrite=config.overwrite)
+    subject = Subject(who=who, prompts=prompts, identity=identity, judge=judge)
+    if config.best_of is not None:
+        return _best_of(config, config.best_of, subject)
+    return _evaluate(
+        config,
+        config.folder,
+        subject,
+        lambda known, write: generate(_engine(config, who), prompts, config.seed, known, write),
+    )
+
+
+def _evaluate(config: EvalConfig, folder: Path, subject: Subject, respond: Respond) -> Scores:
+    """One folder: responses, what is said of them, and scores."""
+    task, prompts, judge, fingerprint = config.task, subject.prompts, subject.judge, subject.who.fingerprint
+    responses = _written(folder, subject.identity, judge, overwrite=config.overwrite)
     if not responses:
         for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": judge, **identity})
+    write_json(folder / RUN, {"version": VERSION, "policy_path": subject.who.path, "judge": judge, **subject.identity})
     write_jsonl(folder / PROMPTS, prompts)
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
     else:
-        engine = _engine(config, who)
-        responses = generate(engine, prompts, config.seed, responses, partial(write_jsonl, folder / RESPONSES))
-    if isinstance(config.task, RuledTask):
-        write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
-    elif isinstance(config.task, JudgedTask) and config.judge is not None:
-        questions = config.task.questions(prompts, responses)
-        config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
-    return rescore(folder, config.task)
+        responses = respond(responses, partial(write_jsonl, folder / RESPONSES))
+    if isinstance(task, RuledTask):
+        write_jsonl(folder / VERDICTS, task.verdicts(prompts, responses))
+    elif isinstance(task, JudgedTask) and config.judge is not None:
+        questions = task.questions(prompts, responses)
+        config.judge.answer(questions, VerdictLog(folder / VERDICTS), fingerprint, config.seed)
+    assert isinstance(task, Task)
+    return rescore(folder, task)
+
+
+def _best_of(config: EvalConfig, best_of: BestOf, subject: Subject) -> Scores:
+    """A folder for each N below that of the whole, whose scores are those of every N."""
+    folder, who, prompts = config.folder, subject.who, subject.prompts
+    check_samples(prompts, config.engine)
+    identity = subject.identity | {"reward_model": best_of.fingerprint()}
+    if config.overwrite:
+        (folder / SAMPLES).unlink(missing_ok=True)
+    if (folder / SAMPLES).exists():
+        _refuse_others(folder, identity, "samples")
+    paths = {"policy_path": who.path, "reward_model_path": str(best_of.reward_model)}
+    write_json(folder / RUN, {"version": VERSION, **paths, **identity})
+    samples = draw(partial(_engine, config, who), prompts, max(best_of.sizes), config.seed, folder)
+    add_rewards(partial(RewardModel.load, best_of.reward_model), prompts, samples, folder)
+    best = {size: best_samples(samples, size) for size in best_of.sizes}
+    metrics = {}
+    for size, chosen in best.items():
+        part = replace(subject, identity=identity | {"best_of": size})
+        found = _evaluate(config, folder / f"best_of_{size}", part, partial(write_chosen, chosen))
+        metrics[size] = found.metrics
+    policy = {"path": who.path, "fingerprint": who.fingerprint}
+    scores = Scores(task=f"{config.task.name}_best_of", policy=policy, metrics=curve_metrics(prompts, metrics, best))
+    write_json(folder / SCORES, scores)
+    draw_curve(scores.metrics, folder / CURVE)
+    return scores
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
@@ -161,16 +238,22 @@ def _written(folder: Path, identity: Mapping[str, object], judge: object, *, ove
     """The responses of the folder, if it may be continued."""
     if overwrite or not (folder / RESPONSES).exists():
         return {}
-    before = read_json(folder / RUN)
-    changed = [key for key in identity if before.get(key) != identity[key]]
-    if changed:
-        raise RecordError(
-            f"{folder} holds responses made with another {', '.join(changed)};"
-            " evaluate into another folder with into=..., or generate anew with overwrite=true"
-        )
+    before = _refuse_others(folder, identity, "responses")
     if before.get("judge") != judge and (folder / VERDICTS).exists():
         raise RecordError(
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
     return read_responses(folder / RESPONSES)
+
+
+def _refuse_others(folder: Path, identity: Mapping[str, object], what: str) -> dict[str, Any]:
+    """What the folder says of itself, if it is about the same."""
+    before: dict[str, Any] = read_json(folder / RUN)
+    changed = [key for key in identity if before.get(key) != identity[key]]
+    if changed:
+        raise RecordError(
+            f"{folder} holds {what} made with another {', '.join(changed)};"
+            " evaluate into another folder with into=..., or generate anew with overwrite=true"
+        )
+    return before

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multifaceted.record_files import RecordError, read_jsonl
+from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
 from multifaceted.records import VERDICTS, VERSION, Verdict
 
 Key = tuple[str, str, int, str, int]
@@ -25,18 +23,13 @@ class VerdictLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_half_a_line(path)
+        drop_half_a_line(path)
         self.latest = latest_verdicts(read_verdicts(path))
 
     def add(self, verdicts: Iterable[Verdict]) -> None:
         """Write verdicts at the end, each as it comes."""
-        # Half a surrogate pair, which a cut reply may end with, becomes the JSON escape that reads back as the same.
-        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            for verdict in verdicts:
-                stream.write(json.dumps(asdict(verdict), ensure_ascii=False, allow_nan=False) + "\n")
-                stream.flush()
-                self.latest[verdict.key] = verdict
+        for verdict in append_jsonl(self.path, verdicts):
+            self.latest[verdict.key] = verdict
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
@@ -71,12 +64,3 @@ def _verdict_of(row: Mapping[str, Any], where: str) -> Verdict:
         return Verdict(**row)
     except TypeError as error:
         raise RecordError(f"{where}: not a verdict ({error})") from error
-
-
-def _drop_half_a_line(path: Path) -> None:
-    path.touch()
-    with path.open("r+b") as stream:
-        content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            stream.truncate(whole)

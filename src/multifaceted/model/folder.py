@@ -27,6 +27,19 @@ def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
         raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 
+def refuse_policy(name: str, architectures: Sequence[str] | None) -> None:
+    """Refuse to read a policy as a reward model: its scalar head would be random.
+
+    Raises:
+        ValueError: the model has no scalar head.
+    """
+    if not is_reward_model(architectures):
+        raise ValueError(
+            f"{name} is no reward model ({architectures}): it writes text and scores none. Name one that"
+            " `python train.py +experiment=reward_model` exported, such as outputs/reward_model/reward_model"
+        )
+
+
 def resolve_start(start: str) -> str:
     """The folder or hub name that `start=` means: a run's `policy/` or `reward_model/`, a model folder, or a hub name.
 
