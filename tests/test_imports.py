@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"records", "record_files", "preferences", "trees", "work", "mini"},
     "training": {"data", "model", "objective", "records", "record_files", "trees", "work"},
     "inference": {"model", "records", "record_files"},
-    "evaluation": {"inference", "data", "model", "mini", "preferences", "records", "record_files"},
+    "evaluation": {"inference", "data", "model", "mini", "preferences", "records", "record_files", "trees"},
     "synthesis": {"data", "mini", "preferences", "records", "record_files"},
     "config": {"records"},
     "tables": {"records"},

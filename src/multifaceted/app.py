@@ -225,5 +225,5 @@ def _relative(path: Path) -> Path:
 def _next_command(exported: Path, bench: str | None) -> str:
     path = _relative(exported)
     if exported.name != POLICY:
-        return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{path}')"
+        return f"python eval.py policy={path} task=reward_accuracy"
     return f"python eval.py policy={path} task={bench}" if bench else f"transformers serve {path} (docs/serving.md)"

@@ -10,6 +10,7 @@ from multifaceted.records import Estimate, Scores
 
 LEADING = (
     ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
+    ("accuracy", "margin"),
     ("score", "score_spread", "unscored", "empty"),
     ("win_rate", "tie_win", "win_decided", "consistency", "unscored", "empty"),
 )

@@ -12,8 +12,10 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from multifaceted.evaluation.identity import refuse_others
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import PAPER, Engine, EngineError, Request
@@ -72,6 +74,31 @@ def check_samples(prompts: Sequence[Prompt], engine: PolicyEngine | ServerEngine
                 f"prompt {prompt.id!r} would be answered at temperature 0, so all of its responses would be equal;"
                 " sample them: engine=sampled, or of a server engine.temperature=1"
             )
+
+
+def continue_samples(folder: Path, identity: Mapping[str, object], *, overwrite: bool) -> None:
+    """Ready the folder for more samples of the same.
+
+    Raises:
+        RecordError: it holds samples of others.
+    """
+    if overwrite:
+        (folder / SAMPLES).unlink(missing_ok=True)
+    if (folder / SAMPLES).exists():
+        refuse_others(folder, identity, "samples")
+
+
+def choose(
+    best_of: BestOf, engine: Callable[[], Engine], prompts: Sequence[Prompt], seed: int, folder: Path
+) -> dict[int, dict[str, Sample]]:
+    """By N, for each prompt the sample that is chosen. What the folder's `samples.jsonl` has is not made again.
+
+    Raises:
+        EngineError: from the engine or the reward model; what was made before is written.
+    """
+    samples = draw(engine, prompts, max(best_of.sizes), seed, folder)
+    add_rewards(partial(RewardModel.load, best_of.reward_model), prompts, samples, folder)
+    return {size: best_samples(samples, size) for size in best_of.sizes}
 
 
 def draw(engine: Callable[[], Engine], prompts: Sequence[Prompt], number: int, seed: int, folder: Path) -> list[Sample]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from multifaceted.evaluation.statistics import bootstrap_mean
-from multifaceted.records import Estimate, Prompt, Sample
+from multifaceted.records import CURVE, Estimate, Prompt, Sample
 
 REWARD = "reward"
 
@@ -35,8 +37,8 @@ def curve_metrics(
     return curve
 
 
-def draw_curve(curve: Mapping[str, Estimate], path: Path) -> None:
-    """The leading metric of every split against N, its interval shaded, and the mean reward beside it, as a PNG.
+def draw_curve(curve: Mapping[str, Estimate], folder: Path) -> None:
+    """The leading metric of every split against N, its interval shaded, and the mean reward beside it: `curve.png`.
 
     Raises:
         OSError: it cannot be written.
@@ -45,25 +47,23 @@ def draw_curve(curve: Mapping[str, Estimate], path: Path) -> None:
     from matplotlib.figure import Figure
 
     leading = next(iter(curve)).split("/")[1]
+    places = [key.split("/")[0].rpartition("@") for key in curve]
+    splits, sizes = dict.fromkeys(split for split, _, _ in places), sorted({int(size) for _, _, size in places})
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, metric in zip(figure.subplots(1, 2), (leading, REWARD), strict=True):
-        lines: dict[str, list[tuple[int, float, float, float]]] = {}
-        for key, e in curve.items():
-            place, name = key.split("/", 1)
-            split, _, size = place.rpartition("@")
-            if name == metric and e.value is not None and e.low is not None and e.high is not None:
-                lines.setdefault(split, []).append((int(size), e.value, e.low, e.high))
-        for split, points in lines.items():
-            sizes, values, lows, highs = zip(*points, strict=True)
-            axis.plot(sizes, values, marker="o", markersize=3, label=split)
-            axis.fill_between(sizes, lows, highs, alpha=0.12)
+        for number, split in enumerate(splits):
+            found = [(size, curve.get(f"{split}@{size}/{metric}")) for size in sizes]
+            rows = [(size, e.value, e.low, e.high) for size, e in found if e is not None and e.value is not None]
+            at, value, low, high = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+            axis.plot(at, value, marker="o", markersize=3, label=split, color=f"C{number}")
+            axis.fill_between(at, low, high, alpha=0.12, color=f"C{number}")
         axis.set_xscale("log", base=2)
-        axis.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
+        axis.set_xticks(sizes)
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.set_title(metric, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("N, of which the reward model chooses one", fontsize=9)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / CURVE, dpi=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from multifaceted.inference.server import WITHOUT_MEANING, ServerEngine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder
 from multifaceted.model.weights import hash_files
+from multifaceted.record_files import RecordError, read_json
+from multifaceted.records import RUN
 
 INDECISIVE = {*WITHOUT_MEANING, "batch_size", "device", "path", "policy"}
 """Settings by which no reply changes, or that a fingerprint stands for."""
@@ -58,6 +61,25 @@ def evaluated(policy: Path | None, engine: PolicyEngine | ServerEngine | Respons
         "policy is missing; name a folder that train.py exported (policy=outputs/orpo/policy), or let a server"
         " (engine=server) or a file (engine=file) give the responses"
     )
+
+
+def refuse_others(folder: Path, identity: Mapping[str, object], what: str) -> dict[str, Any]:
+    """What the `run.json` of a folder says, if it is about the same.
+
+    Args:
+        what: the folder holds.
+
+    Raises:
+        RecordError: it is not; names what differs.
+    """
+    before: dict[str, Any] = read_json(folder / RUN)
+    changed = [key for key in identity if before.get(key) != identity[key]]
+    if changed:
+        raise RecordError(
+            f"{folder} holds {what} made with another {', '.join(changed)};"
+            " evaluate into another folder with into=..., or generate anew with overwrite=true"
+        )
+    return before
 
 
 def decisive(engine: Engine | PolicyEngine, settings: Any) -> dict[str, Any]:

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multifaceted.evaluation.best_of import BestOf, add_rewards, best_samples, check_samples, draw, write_chosen
+from multifaceted.evaluation.best_of import BestOf, check_samples, choose, continue_samples, write_chosen
 from multifaceted.evaluation.curve import curve_metrics, draw_curve
 from multifaceted.evaluation.generation import generate, is_complete
-from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
+from multifaceted.evaluation.identity import Evaluated, decisive, evaluated, refuse_others
 from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.reward_accuracy import RewardAccuracy, measure
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.task import JudgedTask, RecordedTask, RuledTask, Task
 from multifaceted.evaluation.verdict_log import VerdictLog
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.inference.rewards import RewardModel
 from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import (
     RecordError,
@@ -33,25 +33,14 @@ from multifaceted.record_files import (
     write_json,
     write_jsonl,
 )
-from multifaceted.records import (
-    CURVE,
-    PROMPTS,
-    RESPONSES,
-    RUN,
-    SAMPLES,
-    SCORES,
-    VERDICTS,
-    VERSION,
-    Estimate,
-    Prompt,
-    Response,
-    Scores,
-)
+from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, VERSION, Estimate, Prompt, Response, Scores
 
 log = logging.getLogger(__name__)
 
-Respond = Callable[[Mapping[str, Response], Callable[[Collection[Response]], None]], dict[str, Response]]
-"""Answers what has no response yet, given those that have, and writes all of them with what it is given."""
+Known = Mapping[str, Response]
+Write = Callable[[Collection[Response]], None]
+Respond = Callable[[Known, Write], dict[str, Response]]
+"""Answers what has no response yet, and writes all responses."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,8 +48,8 @@ class EvalConfig:
     """Everything `eval.py` needs.
 
     Attributes:
-        policy: a folder that `train.py` exported. Where a server or a file gives the responses it says whose they are;
-            without it, what the engine names is evaluated.
+        policy: a folder that `train.py` exported; a reward model's where its accuracy is the task. Where a server or a
+            file gives the responses it says whose they are; without it, what the engine names is evaluated.
         judge: who decides in a task that rules do not decide.
         seed: chooses the prompts within their splits, and the streams of sampled responses.
         best_of: choose each response among several by a reward model.
@@ -69,7 +58,7 @@ class EvalConfig:
     """
 
     policy: Path | None
-    task: Task | RecordedTask
+    task: Task | RecordedTask | RewardAccuracy
     engine: PolicyEngine | ServerEngine | ResponseFile
     judge: Judge | None = None
     best_of: BestOf | None = None
@@ -107,6 +96,7 @@ class Subject:
 
     who: Evaluated
     prompts: Sequence[Prompt]
+    task: Task
     identity: dict[str, Any]
     judge: Mapping[str, Any] | None
 
@@ -120,6 +110,13 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     """
     if isinstance(config.task, RecordedTask):
         return _of_records(config.task, config.folder)
+    if isinstance(config.task, RewardAccuracy):
+        if config.policy is None or not isinstance(config.engine, PolicyEngine):
+            raise ValueError(
+                f"task {config.task.name} reads a reward model in this process; name its folder, such as"
+                " policy=outputs/reward_model/reward_model, and leave engine out"
+            )
+        return measure(config.task, config.policy, config.folder, config.seed, overwrite=config.overwrite)
     who = evaluated(config.policy, config.engine)
     prompts = config.task.prompts(config.seed)
     identity = {
@@ -131,25 +128,24 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     judge = None
     if config.judge is not None:
         judge = {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
-    subject = Subject(who=who, prompts=prompts, identity=identity, judge=judge)
+    subject = Subject(who=who, prompts=prompts, task=config.task, identity=identity, judge=judge)
     if config.best_of is not None:
         return _best_of(config, config.best_of, subject)
-    return _evaluate(
-        config,
-        config.folder,
-        subject,
-        lambda known, write: generate(_engine(config, who), prompts, config.seed, known, write),
-    )
+
+    def respond(known: Known, write: Write) -> dict[str, Response]:
+        return generate(_engine(config, who), prompts, config.seed, known, write)
+
+    return _evaluate(config, config.folder, subject, respond)
 
 
 def _evaluate(config: EvalConfig, folder: Path, subject: Subject, respond: Respond) -> Scores:
     """One folder: responses, what is said of them, and scores."""
-    task, prompts, judge, fingerprint = config.task, subject.prompts, subject.judge, subject.who.fingerprint
+    task, prompts, judge, who = subject.task, subject.prompts, subject.judge, subject.who
     responses = _written(folder, subject.identity, judge, overwrite=config.overwrite)
     if not responses:
         for name in (RESPONSES, VERDICTS, SCORES):  # of another identity: gone before the new one is written
             (folder / name).unlink(missing_ok=True)
-    write_json(folder / RUN, {"version": VERSION, "policy_path": subject.who.path, "judge": judge, **subject.identity})
+    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": judge, **subject.identity})
     write_jsonl(folder / PROMPTS, prompts)
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
@@ -159,8 +155,7 @@ def _evaluate(config: EvalConfig, folder: Path, subject: Subject, respond: Respo
         write_jsonl(folder / VERDICTS, task.verdicts(prompts, responses))
     elif isinstance(task, JudgedTask) and config.judge is not None:
         questions = task.questions(prompts, responses)
-        config.judge.answer(questions, VerdictLog(folder / VERDICTS), fingerprint, config.seed)
-    assert isinstance(task, Task)
+        config.judge.answer(questions, VerdictLog(folder / VERDICTS), who.fingerprint, config.seed)
     return rescore(folder, task)
 
 
@@ -169,24 +164,19 @@ def _best_of(config: EvalConfig, best_of: BestOf, subject: Subject) -> Scores:
     folder, who, prompts = config.folder, subject.who, subject.prompts
     check_samples(prompts, config.engine)
     identity = subject.identity | {"reward_model": best_of.fingerprint()}
-    if config.overwrite:
-        (folder / SAMPLES).unlink(missing_ok=True)
-    if (folder / SAMPLES).exists():
-        _refuse_others(folder, identity, "samples")
+    continue_samples(folder, identity, overwrite=config.overwrite)
     paths = {"policy_path": who.path, "reward_model_path": str(best_of.reward_model)}
     write_json(folder / RUN, {"version": VERSION, **paths, **identity})
-    samples = draw(partial(_engine, config, who), prompts, max(best_of.sizes), config.seed, folder)
-    add_rewards(partial(RewardModel.load, best_of.reward_model), prompts, samples, folder)
-    best = {size: best_samples(samples, size) for size in best_of.sizes}
+    best = choose(best_of, partial(_engine, config, who), prompts, config.seed, folder)
     metrics = {}
     for size, chosen in best.items():
         part = replace(subject, identity=identity | {"best_of": size})
         found = _evaluate(config, folder / f"best_of_{size}", part, partial(write_chosen, chosen))
         metrics[size] = found.metrics
     policy = {"path": who.path, "fingerprint": who.fingerprint}
-    scores = Scores(task=f"{config.task.name}_best_of", policy=policy, metrics=curve_metrics(prompts, metrics, best))
+    scores = Scores(task=f"{subject.task.name}_best_of", policy=policy, metrics=curve_metrics(prompts, metrics, best))
     write_json(folder / SCORES, scores)
-    draw_curve(scores.metrics, folder / CURVE)
+    draw_curve(scores.metrics, folder)
     return scores
 
 
@@ -238,22 +228,10 @@ def _written(folder: Path, identity: Mapping[str, object], judge: object, *, ove
     """The responses of the folder, if it may be continued."""
     if overwrite or not (folder / RESPONSES).exists():
         return {}
-    before = _refuse_others(folder, identity, "responses")
+    before = refuse_others(folder, identity, "responses")
     if before.get("judge") != judge and (folder / VERDICTS).exists():
         raise RecordError(
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
     return read_responses(folder / RESPONSES)
-
-
-def _refuse_others(folder: Path, identity: Mapping[str, object], what: str) -> dict[str, Any]:
-    """What the folder says of itself, if it is about the same."""
-    before: dict[str, Any] = read_json(folder / RUN)
-    changed = [key for key in identity if before.get(key) != identity[key]]
-    if changed:
-        raise RecordError(
-            f"{folder} holds {what} made with another {', '.join(changed)};"
-            " evaluate into another folder with into=..., or generate anew with overwrite=true"
-        )
-    return before

@@ -117,7 +117,7 @@ class RewardModel:
         if longest > self.max_length:
             raise EngineError(
                 f"a conversation has {longest} tokens, and the reward model reads {self.max_length}; lower the limit on"
-                f" its length to that (data.max_length={self.max_length}), or use a model with more positions"
+                f" its length (task.data.max_length={self.max_length}), or use a model with more positions"
             )
         with tqdm(total=len(paths), desc="reward", unit="response", disable=None) as bar:
             for members in _batches([len(path) for path in paths], self.batch_tokens):
