@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,11 +57,10 @@ def draw_curve(curve: Mapping[str, Estimate], folder: Path) -> None:
             found = [(size, curve.get(f"{split}@{size}/{metric}")) for size in sizes]
             rows = [(size, e.value, e.low, e.high) for size, e in found if e is not None and e.value is not None]
             at, value, low, high = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+            at = np.log2(at)
             axis.plot(at, value, marker="o", markersize=3, label=split, color=f"C{number}")
             axis.fill_between(at, low, high, alpha=0.12, color=f"C{number}")
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(sizes)
-        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.set_xticks([math.log2(size) for size in sizes], [str(size) for size in sizes])
         axis.set_title(metric, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("N, of which the reward model chooses one", fontsize=9)
