@@ -1,15 +1,18 @@
 """What the apps print and return."""
 
+from pathlib import Path
+
 import pytest
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from multifaceted.app import FAILED, OK, REFUSED, _guarded
+from multifaceted.app import FAILED, OK, REFUSED, _evaluation_of, _guarded, _next_command
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.records import Estimate, Scores
 from multifaceted.tables import format_table, score_table, summary_table
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import NonFiniteLossError
-from tests.conftest import composed
+from tests.conftest import CONF, composed
 
 
 def raising(error):
@@ -51,6 +54,17 @@ def test_tables():
     }
     shown = score_table(Scores(task="mini", policy={}, metrics=metrics))
     assert "0.500 [0.40, 0.60]" in shown and "unscored" in shown
+
+
+def test_what_a_model_is_evaluated_by_suits_its_head():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        asked = _evaluation_of(Path("a/reward_model"), "reward_accuracy", writes=False)
+        assert asked is not None and asked.folder == Path("a/eval/reward_accuracy_minicollection_seed-0")
+        with pytest.raises(ConfigError, match=r"'mini': a reward model writes no text; set it to reward_accuracy"):
+            _evaluation_of(Path("a/reward_model"), "mini", writes=False)
+        with pytest.raises(ConfigError, match=r"'reward_accuracy': a policy gives no rewards"):
+            _evaluation_of(Path("a/policy"), "reward_accuracy", writes=True)
+    assert _next_command(Path("a/reward_model"), "mini") == "python eval.py policy=a/reward_model task=reward_accuracy"
 
 
 def test_a_launched_rank_trusts_what_the_command_line_trusted(monkeypatch, tmp_path):

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
+from multifaceted.evaluation.reward_accuracy import RewardAccuracy
 from multifaceted.evaluation.run import EvalConfig
 from multifaceted.inference.server import ServerEngine
 from multifaceted.objective.base import Objective
@@ -63,6 +64,22 @@ def test_every_group_choice_builds(choice):
 )
 def test_every_eval_choice_builds(choice):
     assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_a_reward_model_is_evaluated_on_any_collection(name):
+    needed = [f"task.{override}" for override in REQUIRED.get(f"data={name}", [])]
+    task = build(composed("eval", ["policy=a", "task=reward_accuracy", f"pairs={name}", *needed]), EvalConfig).task
+    trained_on = build(composed("train", [f"data={name}", *REQUIRED.get(f"data={name}", [])]), TrainConfig).data
+    assert isinstance(task, RewardAccuracy) and task.data == replace(trained_on, template="own")
+
+
+def test_best_of_is_asked_for_by_naming_its_reward_model():
+    config = build(composed("eval", ["policy=a", "engine=sampled", "best_of.reward_model=b"]), EvalConfig)
+    assert config.best_of is not None and config.best_of.sizes == [1, 2, 4, 8, 16, 32, 64]
+    assert build(composed("eval", ["policy=a"]), EvalConfig).best_of is None
+    with pytest.raises(ConfigError, match=r"best_of.reward_model is required"):
+        build(composed("eval", ["policy=a", "best_of.sizes=[1]"]), EvalConfig)
 
 
 def test_the_papers_judge_has_its_settings():

@@ -57,7 +57,7 @@ def train(config: DictConfig) -> int:
         if _in_sweep():
             (folder / FAILURE).unlink(missing_ok=True)
         next_stage = _evaluation_of(
-            folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
+            folder / typed.export_name, config[EVALUATE_AFTER], writes=not typed.has_reward_head
         )
         log_to(folder)
         if typed.num_devices > 1 and not launched_externally():
@@ -79,16 +79,19 @@ def _look(config: TrainConfig) -> int:
     return OK
 
 
-def _evaluation_of(policy: Path, wanted: Any, *, scores: bool) -> EvalConfig | None:
+def _evaluation_of(policy: Path, wanted: Any, *, writes: bool) -> EvalConfig | None:
     """What `evaluate_after` asks for: a task's name, or a list of overrides of `eval.py`; refused before training."""
     if wanted is None:
         return None
-    if not scores:
-        raise ConfigError(f"{EVALUATE_AFTER}={wanted!r}: a reward model writes no text; leave it out")
+    from multifaceted.evaluation.reward_accuracy import RewardAccuracy
     from multifaceted.evaluation.run import EvalConfig
 
     overrides = [f"task={wanted}"] if isinstance(wanted, str) else [str(override) for override in wanted]
-    return build(compose("eval", [f"policy={_quoted(policy)}", *prepare_overrides(overrides)]), EvalConfig)
+    evaluation = build(compose("eval", [f"policy={_quoted(policy)}", *prepare_overrides(overrides)]), EvalConfig)
+    if isinstance(evaluation.task, RewardAccuracy) is writes:
+        other = "a policy gives no rewards" if writes else "a reward model writes no text; set it to reward_accuracy"
+        raise ConfigError(f"{EVALUATE_AFTER}={wanted!r}: {other}, or leave it out")
+    return evaluation
 
 
 def _quoted(path: Path) -> str:
