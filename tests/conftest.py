@@ -100,3 +100,23 @@ def model_hub(tmp_path, monkeypatch):
         return shutil.copytree(folder, repository / "snapshots" / commit)
 
     return cached
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_run(tiny_run):
+    """A finished tiny reward-model run."""
+    from multifaceted.config import build, to_plain
+    from multifaceted.training.config import TrainConfig
+    from multifaceted.training.run import run
+
+    root = tiny_run.folder.parent
+    paths = [f"paths.outputs={root}", f"paths.cache={root.parent}/cache"]
+    overrides = ["+experiment=reward_model", *TINY, *paths, f"start={tiny_run.folder}", "max_steps=3"]
+    config = build(composed("train", overrides), TrainConfig)
+    return run(config, to_plain(config), root / "reward_model")
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_model(tiny_reward_run):
+    """The folder that it exported."""
+    return tiny_reward_run.exported

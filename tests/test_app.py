@@ -1,15 +1,18 @@
 """What the apps print and return."""
 
+from pathlib import Path
+
 import pytest
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from multifaceted.app import FAILED, OK, REFUSED, _guarded
+from multifaceted.app import FAILED, OK, REFUSED, _evaluation_of, _guarded, _next_command
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.records import Estimate, Scores
 from multifaceted.tables import format_table, score_table, summary_table
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import NonFiniteLossError
-from tests.conftest import composed
+from tests.conftest import CONF, composed
 
 
 def raising(error):
@@ -69,6 +72,17 @@ def test_a_task_shows_its_leading_metrics(named, columns):
     metrics = {f"bench/{name}": Estimate(value=0.5, low=0.4, high=0.6, n=10) for name in named}
     heading = score_table(Scores(task="t", policy={}, metrics=metrics)).splitlines()[1].split()
     assert " ".join(heading) == f"split {columns}"
+
+
+def test_what_a_model_is_evaluated_by_suits_its_head():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        asked = _evaluation_of(Path("a/reward_model"), "reward_accuracy", writes=False)
+        assert asked is not None and asked.folder == Path("a/eval/reward_accuracy_minicollection_seed-0")
+        with pytest.raises(ConfigError, match=r"'mini': a reward model writes no text; set it to reward_accuracy"):
+            _evaluation_of(Path("a/reward_model"), "mini", writes=False)
+        with pytest.raises(ConfigError, match=r"'reward_accuracy': a policy gives no rewards"):
+            _evaluation_of(Path("a/policy"), "reward_accuracy", writes=True)
+    assert _next_command(Path("a/reward_model"), "mini") == "python eval.py policy=a/reward_model task=reward_accuracy"
 
 
 def test_a_launched_rank_trusts_what_the_command_line_trusted(monkeypatch, tmp_path):

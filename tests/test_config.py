@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from multifaceted.config import ConfigError, build, prepare_overrides, run_name, to_plain
-from multifaceted.evaluation.run import EvalConfig
+from multifaceted.evaluation.config import EvalConfig
+from multifaceted.evaluation.reward_accuracy import RewardAccuracy
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.server import ServerEngine
 from multifaceted.inference.spend import Price
@@ -130,6 +131,22 @@ def test_a_comparator_can_be_asked_of_a_server(name):
     config = build(composed("eval", served), EvalConfig)
     assert isinstance(config.engine, ServerEngine) and (config.policy, config.engine.model) == (policy, "served")
     assert config.engine.system_in_user is settings["system_in_user"]
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_a_reward_model_is_evaluated_on_any_collection(name):
+    needed = [f"task.{override}" for override in REQUIRED.get(f"data={name}", [])]
+    task = build(composed("eval", ["policy=a", "task=reward_accuracy", f"pairs={name}", *needed]), EvalConfig).task
+    trained_on = build(composed("train", [f"data={name}", *REQUIRED.get(f"data={name}", [])]), TrainConfig).data
+    assert isinstance(task, RewardAccuracy) and task.data == replace(trained_on, template="own")
+
+
+def test_best_of_is_asked_for_by_naming_its_reward_model():
+    config = build(composed("eval", ["policy=a", "engine=sampled", "best_of.reward_model=b"]), EvalConfig)
+    assert config.best_of is not None and config.best_of.sizes == [1, 2, 4, 8, 16, 32, 64]
+    assert build(composed("eval", ["policy=a"]), EvalConfig).best_of is None
+    with pytest.raises(ConfigError, match=r"best_of.reward_model is required"):
+        build(composed("eval", ["policy=a", "best_of.sizes=[1]"]), EvalConfig)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from multifaceted.dry_run import show_plan, show_preview
 from multifaceted.logs import log_to
 from multifaceted.record_files import write_json
 from multifaceted.records import FAILURE, POLICY, PREVIEW, VERSION
-from multifaceted.tables import score_table, sources_table, summary_table
+from multifaceted.tables import curve_table, score_table, sources_table, summary_table
 
 if TYPE_CHECKING:
-    from multifaceted.evaluation.run import EvalConfig
+    from multifaceted.evaluation.config import EvalConfig
     from multifaceted.training.config import TrainConfig
     from multifaceted.training.run import Outcome
 
@@ -57,7 +57,7 @@ def train(config: DictConfig) -> int:
         if _in_sweep():
             (folder / FAILURE).unlink(missing_ok=True)
         next_stage = _evaluation_of(
-            folder / typed.export_name, config[EVALUATE_AFTER], scores=not typed.has_reward_head
+            folder / typed.export_name, config[EVALUATE_AFTER], writes=not typed.has_reward_head
         )
         log_to(folder)
         if typed.num_devices > 1 and not launched_externally():
@@ -79,16 +79,19 @@ def _look(config: TrainConfig) -> int:
     return OK
 
 
-def _evaluation_of(policy: Path, wanted: Any, *, scores: bool) -> EvalConfig | None:
+def _evaluation_of(policy: Path, wanted: Any, *, writes: bool) -> EvalConfig | None:
     """What `evaluate_after` asks for: a task's name, or a list of overrides of `eval.py`; refused before training."""
     if wanted is None:
         return None
-    if not scores:
-        raise ConfigError(f"{EVALUATE_AFTER}={wanted!r}: a reward model writes no text; leave it out")
-    from multifaceted.evaluation.run import EvalConfig
+    from multifaceted.evaluation.config import EvalConfig
+    from multifaceted.evaluation.reward_accuracy import RewardAccuracy
 
     overrides = [f"task={wanted}"] if isinstance(wanted, str) else [str(override) for override in wanted]
-    return build(compose("eval", [f"policy={_quoted(policy)}", *prepare_overrides(overrides)]), EvalConfig)
+    evaluation = build(compose("eval", [f"policy={_quoted(policy)}", *prepare_overrides(overrides)]), EvalConfig)
+    if isinstance(evaluation.task, RewardAccuracy) is writes:
+        other = "a policy gives no rewards" if writes else "a reward model writes no text; set it to reward_accuracy"
+        raise ConfigError(f"{EVALUATE_AFTER}={wanted!r}: {other}, or leave it out")
+    return evaluation
 
 
 def _quoted(path: Path) -> str:
@@ -133,7 +136,7 @@ def _rank(plain: dict[str, Any], trust: list[str], folder: Path) -> Any:
 
 def evaluate(config: DictConfig) -> int:
     """`eval.py`: returns the exit code."""
-    from multifaceted.evaluation.run import EvalConfig
+    from multifaceted.evaluation.config import EvalConfig
 
     def stage() -> int:
         typed = build(config, EvalConfig)
@@ -169,8 +172,8 @@ def _evaluate(config: EvalConfig) -> int:
         write_inspect_log(config.folder)
     if config.logger is not None:
         track(config.logger, config.folder, scores, plain)
-    print(score_table(scores))
-    print(f"\nResponses, verdicts and scores are in {_relative(config.folder)}")
+    print(score_table(scores) if config.best_of is None else curve_table(scores))
+    print(f"\nWhat was asked, answered and found is in {_relative(config.folder)}")
     return OK
 
 
@@ -232,5 +235,5 @@ def _relative(path: Path) -> Path:
 def _next_command(exported: Path, bench: str | None) -> str:
     path = _relative(exported)
     if exported.name != POLICY:
-        return f"a reward for any text, with AutoModelForSequenceClassification.from_pretrained('{path}')"
+        return f"python eval.py policy={path} task=reward_accuracy"
     return f"python eval.py policy={path} task={bench}" if bench else f"transformers serve {path} (docs/serving.md)"

@@ -38,7 +38,7 @@ EVALUATE_AFTER = "evaluate_after"
 SWITCHES = ("plan",)
 """Nodes with a field `enabled` that their own name switches: `plan=true` beside `plan.device=h200`."""
 
-TASK_FILES = {"bench": "task.bench", "prompts": "task.prompts_file"}
+TASK_FILES = {"bench": "task.bench", "prompts": "task.prompts_file", "pairs": "data@task.data"}
 """What a task reads, by its short name on the command line."""
 
 _NODE = "_multifaceted_node"

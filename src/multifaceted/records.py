@@ -23,6 +23,9 @@ PROMPTS = "prompts.jsonl"
 RESPONSES = "responses.jsonl"
 LIKELIHOODS = "likelihoods.jsonl"
 VERDICTS = "verdicts.jsonl"
+SAMPLES = "samples.jsonl"
+REWARDS = "rewards.jsonl"
+CURVE = "curve.png"
 SCORES = "scores.json"
 INSTRUCTIONS = "instructions.jsonl"
 PREVIEW = "preview"
@@ -167,6 +170,44 @@ class Response:
     def turns(self) -> list[str]:
         """All answers, the first one first."""
         return [self.text, *self.follow_ups]
+
+
+@dataclass(kw_only=True, slots=True)
+class Sample:
+    """One of several responses to a prompt; one line of `samples.jsonl`.
+
+    Attributes:
+        id: of the prompt.
+        sample: which of its responses, from 0.
+        finished: as in `Response`.
+        reward: None until there is one, and for a response that can be given none.
+        cut: whether only its beginning fitted into the reward model's context.
+    """
+
+    id: str
+    sample: int
+    text: str
+    finished: bool
+    reward: float | None = None
+    cut: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class PairRewards:
+    """What a reward model gives the responses of an example; one line of `rewards.jsonl`.
+
+    Attributes:
+        id, source, contrast: of the example.
+        prompt: fingerprint of its turns: examples that share it are not independent.
+        chosen, rejected: rewards.
+    """
+
+    id: str
+    source: str
+    contrast: list[str]
+    prompt: str
+    chosen: float
+    rejected: list[float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

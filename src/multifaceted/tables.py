@@ -10,6 +10,7 @@ from multifaceted.records import Estimate, Scores
 
 LEADING = (
     ("adherence", "all_satisfied", "on_topic", "well_formed", "all_good", "chance"),
+    ("accuracy", "margin"),
     ("score", "score_spread", "unscored", "empty"),
     ("score", "turn_1", "turn_2", "unscored", "empty"),
     ("win_rate", "length_controlled_win_rate", "discrete_win_rate", "avg_length", "unscored", "empty"),
@@ -132,6 +133,19 @@ def score_table(scores: Scores) -> str:
     ]
     tables = [rows, by_dimension if dimensions else [], controls, _movements(scores, splits, dimensions)]
     return "\n" + "\n\n".join(format_table(table) for table in tables if table[1:])
+
+
+def curve_table(scores: Scores) -> str:
+    """Of best-of-N a column for every N: the leading metric of each split, and below, the mean reward."""
+    tables = []
+    for metric in (next(iter(scores.metrics)).split("/")[1], "reward"):
+        cells = {key.removesuffix(f"/{metric}"): e for key, e in scores.metrics.items() if key.endswith(f"/{metric}")}
+        splits = list(dict.fromkeys(place.rpartition("@")[0] for place in cells))
+        sizes = list(dict.fromkeys(place.rpartition("@")[2] for place in cells))
+        rows = [[metric, *(f"best of {size}" for size in sizes)]]
+        rows += [[split, *(interval(cells.get(f"{split}@{size}")) for size in sizes)] for split in splits]
+        tables.append(format_table(rows))
+    return "\n" + "\n\n".join(tables)
 
 
 def _movements(scores: Scores, splits: Sequence[str], dimensions: Sequence[str]) -> list[list[str]]:

@@ -1,7 +1,8 @@
 """The whole way of a run, from a command line to `scores.json`, with a rule in the judge's place."""
 
 from multifaceted.config import build, to_plain
-from multifaceted.evaluation.run import EvalConfig, run
+from multifaceted.evaluation.config import EvalConfig
+from multifaceted.evaluation.run import run
 from tests.conftest import composed
 from tests.evaluation.engines import RuleEngine
 

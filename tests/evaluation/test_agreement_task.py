@@ -9,8 +9,9 @@ from multifaceted.config import build, to_plain
 from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.agreement import COEFFICIENTS, Level
 from multifaceted.evaluation.agreement_task import AgreementTask
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.rubric import RubricTask
-from multifaceted.evaluation.run import EvalConfig, run
+from multifaceted.evaluation.run import run
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_prompts, write_json, write_jsonl
 from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS
 from multifaceted.tables import score_table

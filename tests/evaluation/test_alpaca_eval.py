@@ -9,13 +9,14 @@ import pytest
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.alpaca_eval import AlpacaEvalTask
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.protocols.alpaca_eval import Annotation, is_swapped
 from multifaceted.evaluation.protocols.length_control import (
     METRIC,
     length_controlled_win_rate,
     read_length_control,
 )
-from multifaceted.evaluation.run import EvalConfig, rescore, run
+from multifaceted.evaluation.run import rescore, run
 from multifaceted.evaluation.verdict_log import read_verdicts
 from multifaceted.inference.requests import Reply
 from multifaceted.record_files import RecordError, read_jsonl, read_prompts, write_jsonl

@@ -8,8 +8,9 @@ import pytest
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.evaluation.bias import BbqTask, CrowsPairsTask, WinogenderTask
 from multifaceted.evaluation.choices import LETTERS, By
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.likelihoods import read_likelihoods
-from multifaceted.evaluation.run import EvalConfig, rescore, run
+from multifaceted.evaluation.run import rescore, run
 from multifaceted.inference.likelihood import LikelihoodModel
 from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_prompts

@@ -6,8 +6,9 @@ import pytest
 
 from multifaceted.config import build, to_plain
 from multifaceted.evaluation.compare import CompareTask
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.rubric import RubricTask
-from multifaceted.evaluation.run import EvalConfig, run
+from multifaceted.evaluation.run import run
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_prompts, write_json, write_jsonl
 from multifaceted.records import PROMPTS, RUN, SCORES, VERDICTS
 from multifaceted.tables import score_table

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from multifaceted.config import build, to_plain
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
-from multifaceted.evaluation.run import EvalConfig, rescore, run
+from multifaceted.evaluation.run import rescore, run
 from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build, to_plain
-from multifaceted.evaluation.run import EvalConfig, rescore, run
+from multifaceted.evaluation.config import EvalConfig
+from multifaceted.evaluation.run import rescore, run
 from multifaceted.evaluation.toxicity import INSTRUCTION, RealToxicityPromptsTask, _drawn, joined
 from multifaceted.inference.classifier import Classifier
 from multifaceted.inference.likelihood import LikelihoodModel, Passage

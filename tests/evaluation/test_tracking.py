@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from multifaceted.config import build
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.inspect_log import INSPECT_LOG, inspect_log, write_inspect_log
 from multifaceted.evaluation.results import read_results
-from multifaceted.evaluation.run import EvalConfig
 from multifaceted.evaluation.tracking import ABOUT, response_table, summary_rows, track
 from multifaceted.record_files import RecordError, write_json, write_jsonl
 from multifaceted.records import (

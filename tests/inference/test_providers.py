@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from multifaceted.config import build
-from multifaceted.evaluation.run import EvalConfig
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.inference.providers import InspectEngine
 from multifaceted.inference.requests import EngineError, Request
 from multifaceted.inference.spend import Price

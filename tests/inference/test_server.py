@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from multifaceted.config import ConfigError, build
-from multifaceted.evaluation.run import EvalConfig
+from multifaceted.evaluation.config import EvalConfig
 from multifaceted.inference.faults import asked_to_wait, shown
 from multifaceted.inference.requests import PAPER, EngineError, Request, request_seed
 from multifaceted.inference.server import ServerEngine

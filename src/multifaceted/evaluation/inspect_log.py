@@ -85,6 +85,7 @@ def _sample(result: Result) -> EvalSample:
     from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, ModelOutput
 
     prompt, response = result.prompt, result.response
+    assert response is not None  # the config has refused tasks without responses
     kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
     asked = [kinds[m["role"]](content=m["content"]) for m in prompt.messages(response.turns[:-1])]
     last = ModelOutput.from_content(

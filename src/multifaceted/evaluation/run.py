@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multifaceted.evaluation.best_of import BestOf, check_samples, choose, write_chosen
+from multifaceted.evaluation.config import EvalConfig
+from multifaceted.evaluation.curve import curve_metrics, draw_curve
+from multifaceted.evaluation.folder import Subject, begin
 from multifaceted.evaluation.generation import generate, is_complete
-from multifaceted.evaluation.identity import Evaluated, as_folder, decisive, evaluated, name_of
-from multifaceted.evaluation.inspect_log import require_inspect
-from multifaceted.evaluation.judge import Judge
+from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.likelihoods import likelihoods
+from multifaceted.evaluation.reward_accuracy import RewardAccuracy, measure
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.task import (
     JudgedTask,
     LikelihoodTask,
-    ParticularTask,
     RecordedTask,
     RuledTask,
     ScoredTask,
@@ -28,21 +30,11 @@ from multifaceted.evaluation.task import (
     asks_likelihoods,
 )
 from multifaceted.evaluation.verdict_log import VerdictLog
-from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.model.folder import is_hub_id
-from multifaceted.record_files import (
-    RecordError,
-    read_json,
-    read_jsonl,
-    read_prompts,
-    read_responses,
-    write_json,
-    write_jsonl,
-)
+from multifaceted.record_files import read_json, read_jsonl, read_prompts, read_responses, write_json, write_jsonl
 from multifaceted.records import (
     LIKELIHOODS,
     PROMPTS,
@@ -50,78 +42,32 @@ from multifaceted.records import (
     RUN,
     SCORES,
     VERDICTS,
-    VERSION,
     Estimate,
     Prompt,
     Response,
     Scores,
 )
-from multifaceted.tracking import Wandb, run_facts
 
 log = logging.getLogger(__name__)
 
-MADE = (RESPONSES, LIKELIHOODS, VERDICTS, SCORES)
-"""What an evaluation makes, in this order; nothing of it outlives another identity."""
+Respond = Callable[[Mapping[str, Response], Callable[[Collection[Response]], None]], dict[str, Response]]
+"""Answers what has no response yet, and writes all responses."""
 
 
-@dataclass(kw_only=True, slots=True)
-class EvalConfig:
-    """Everything `eval.py` needs.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A task and its prompts, and whom they are put to."""
 
-    Attributes:
-        policy: a folder that `train.py` exported, or a hub id. Where a server or a file gives the responses it says
-            whose they are; without it, what the engine names is evaluated.
-        judge: who decides in a task that rules do not decide.
-        logger: where figures and tables go beside the files.
-        inspect_log: whether to write `inspect.eval` too, which inspect_ai's viewer opens.
-        seed: chooses the prompts within their splits, and the streams of sampled responses.
-        into: the results' folder; by default `eval/<task>_seed-<seed>` beside the policy's folder, or without one
-            in `outputs/eval/<model>`.
-    """
-
-    policy: str | None
-    task: Task | RecordedTask
-    engine: PolicyEngine | RemoteEngine | ResponseFile
-    judge: Judge | None = None
-    logger: Wandb | None = None
-    inspect_log: bool = False
-    seed: int = 0
-    into: Path | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.task, JudgedTask) and self.judge is None:
-            raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
-        if isinstance(self.engine, PolicyEngine) and self.engine.policy is not None:
-            raise ValueError(f"engine.policy={self.engine.policy}: what is evaluated is named by policy=... alone")
-        if self.judge is not None and isinstance(self.judge.engine, PolicyEngine) and self.judge.engine.policy is None:
-            raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
-        if self.inspect_log:
-            require_inspect()
-        if isinstance(self.task, ParticularTask) and self.judge is not None:
-            self.task.check_judge(self.judge)
-        if asks_likelihoods(self.task) and not isinstance(self.engine, PolicyEngine):
-            in_text = "; or set task.by=text" if isinstance(self.task, RuledTask) else ""
-            raise ValueError(
-                f"task {self.task.name} compares log-likelihoods of a policy in this process, which servers and files"
-                f" do not give; leave engine= out and name its folder with policy=...{in_text}"
-            )
-
-    @property
-    def folder(self) -> Path:
-        """Where this evaluation's files are."""
-        if self.into is not None:
-            return self.into
-        if isinstance(self.task, RecordedTask):
-            return self.task.subject.parent / self.task.name
-        name = f"{self.task.name}_seed-{self.seed}"
-        if self.policy is not None and not is_hub_id(self.policy):
-            return Path(self.policy).parent / "eval" / name
-        return Path("outputs") / "eval" / as_folder(name_of(self.policy, self.engine)) / name
+    task: Task
+    prompts: Sequence[Prompt]
+    subject: Subject
 
 
 def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     """Evaluate. What is there already, made by the same model, settings and judge, is read instead of made.
+
+    Args:
+        plain: the config as plain data.
 
     Raises:
         ValueError: there is nothing to evaluate, or the policy or the judge cannot answer.
@@ -129,62 +75,34 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     """
     if isinstance(config.task, RecordedTask):
         return _of_records(config.task, config.folder)
-    who = evaluated(config.policy, config.engine)
-    prompts = config.task.prompts(config.seed)
+    if isinstance(config.task, RewardAccuracy):
+        assert config.policy is not None  # the config has refused it
+        return measure(config.task, Path(config.policy), config.folder, config.seed, overwrite=config.overwrite)
+    asked = _asked(config, config.task, plain)
     if asks_likelihoods(config.task):
-        return _by_likelihood(config, config.task, who, prompts)
+        return _by_likelihood(config, config.task, asked)
+    engine = _engine(config, asked.subject.who)
+    if config.best_of is not None:
+        return _best_of(config, config.best_of, asked, engine)
+    return _evaluate(config, config.folder, asked, partial(generate, engine, asked.prompts, config.seed))
+
+
+def _asked(config: EvalConfig, task: Task, plain: Mapping[str, Any]) -> Asked:
+    who = evaluated(config.policy, config.engine)
+    prompts = task.prompts(config.seed)
+    content: list[Prompt | Passage] = [*prompts]
+    settings = decisive(config.engine, plain["engine"])
+    if asks_likelihoods(task):  # how text would be drawn decides nothing
+        settings = {name: settings[name] for name in ("template", "system_in_user")}
+        content += task.passages(prompts)
     identity = {
         "policy": who.fingerprint,
-        "engine": decisive(config.engine, plain["engine"]),
+        "engine": settings,
         "seed": config.seed,
-        "prompts": _fingerprint(prompts),
+        "prompts": hashlib.sha256(json.dumps([asdict(each) for each in content]).encode()).hexdigest()[:16],
     }
     judge = _judge(config, plain)
-    folder = config.folder
-    responses = _written(folder, identity, judge, overwrite=config.overwrite)
-    if not responses:
-        for name in MADE:  # of another identity: gone before the new one is written
-            (folder / name).unlink(missing_ok=True)
-    facts = read_json(folder / RUN).get("facts") if responses else None
-    record = {"policy_path": who.path, "judge": judge, **identity, "facts": facts or run_facts(config.seed)}
-    write_json(folder / RUN, {"version": VERSION, **record})
-    write_jsonl(folder / PROMPTS, prompts)
-    if is_complete(prompts, responses):
-        log.info("responses are read from %s", folder / RESPONSES)
-    else:
-        write = partial(write_jsonl, folder / RESPONSES)
-        responses = generate(_engine(config, who), prompts, config.seed, responses, write)
-    if isinstance(config.task, ScoredTask) and (folder / VERDICTS).exists():
-        log.info("verdicts are read from %s", folder / VERDICTS)
-    elif isinstance(config.task, RuledTask):
-        write_jsonl(folder / VERDICTS, config.task.verdicts(prompts, responses))
-    elif isinstance(config.task, JudgedTask) and config.judge is not None:
-        questions = config.task.questions(prompts, responses)
-        with VerdictLog(folder / VERDICTS) as verdicts:
-            config.judge.answer(questions, verdicts, who.fingerprint, config.seed)
-    return rescore(folder, config.task)
-
-
-def _by_likelihood(config: EvalConfig, task: LikelihoodTask, who: Evaluated, prompts: Sequence[Prompt]) -> Scores:
-    """Likelihoods in place of responses; how text would be drawn decides nothing."""
-    assert who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
-    folder, passages = config.folder, task.passages(prompts)
-    place = {"template": config.engine.template, "system_in_user": config.engine.system_in_user}
-    asked = _fingerprint([*prompts, *passages])
-    identity = {"policy": who.fingerprint, "engine": place, "seed": config.seed, "prompts": asked}
-    _written(folder, identity, None, overwrite=config.overwrite)
-    if config.overwrite:
-        for name in MADE:
-            (folder / name).unlink(missing_ok=True)
-    write_json(folder / RUN, {"version": VERSION, "policy_path": who.path, "judge": None, **identity})
-    write_jsonl(folder / PROMPTS, prompts)
-    found = likelihoods(passages, who.folder, config.engine, folder / LIKELIHOODS)
-    write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
-    return rescore(folder, task)
-
-
-def _fingerprint(asked: Sequence[Prompt | Passage]) -> str:
-    return hashlib.sha256(json.dumps([asdict(each) for each in asked]).encode()).hexdigest()[:16]
+    return Asked(task=task, prompts=prompts, subject=Subject(who=who, identity=identity, seed=config.seed, judge=judge))
 
 
 def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -194,6 +112,69 @@ def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | 
     if config.judge is None:
         return None
     return {"name": config.judge.name, **decisive(config.judge.engine, plain["judge"]["engine"])}
+
+
+def _engine(config: EvalConfig, who: Evaluated) -> Engine:
+    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
+    if isinstance(config.engine, PolicyEngine):
+        return replace(config.engine, policy=str(who.folder))
+    if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
+        # The name a server has for a policy stays when the policy is trained anew; its replies must not.
+        return replace(config.engine, revision=who.fingerprint)
+    return config.engine
+
+
+def _evaluate(config: EvalConfig, folder: Path, asked: Asked, respond: Respond) -> Scores:
+    """One folder: responses, what is said of them, and scores."""
+    task, prompts = asked.task, asked.prompts
+    begin(folder, asked.subject, overwrite=config.overwrite)
+    write_jsonl(folder / PROMPTS, prompts)
+    responses = read_responses(folder / RESPONSES) if (folder / RESPONSES).exists() else {}
+    if is_complete(prompts, responses):
+        log.info("responses are read from %s", folder / RESPONSES)
+    else:
+        responses = respond(responses, partial(write_jsonl, folder / RESPONSES))
+    if isinstance(task, ScoredTask) and (folder / VERDICTS).exists():
+        log.info("verdicts are read from %s", folder / VERDICTS)
+    elif isinstance(task, RuledTask):
+        write_jsonl(folder / VERDICTS, task.verdicts(prompts, responses))
+    elif isinstance(task, JudgedTask) and config.judge is not None:
+        questions = task.questions(prompts, responses)
+        with VerdictLog(folder / VERDICTS) as verdicts:
+            config.judge.answer(questions, verdicts, asked.subject.who.fingerprint, config.seed)
+    return rescore(folder, task)
+
+
+def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) -> Scores:
+    """A folder for each N below that of the whole, whose scores are those of every N."""
+    folder, who, prompts = config.folder, asked.subject.who, asked.prompts
+    check_samples(prompts, config.engine)
+    identity = {**asked.subject.identity, "reward_model": best_of.fingerprint()}
+    paths = {"reward_model_path": str(best_of.reward_model)}
+    begin(folder, replace(asked.subject, identity=identity, paths=paths), overwrite=config.overwrite)
+    best = choose(best_of, engine, prompts, config.seed, folder)
+    metrics = {}
+    for size, chosen in best.items():
+        part = replace(asked, subject=replace(asked.subject, identity=identity | {"best_of": size}, paths=paths))
+        found = _evaluate(config, folder / f"best_of_{size}", part, partial(write_chosen, chosen))
+        metrics[size] = found.metrics
+    policy = {"path": who.path, "fingerprint": who.fingerprint}
+    scores = Scores(task=f"{asked.task.name}_best_of", policy=policy, metrics=curve_metrics(prompts, metrics, best))
+    write_json(folder / SCORES, scores)
+    draw_curve(scores.metrics, folder)
+    return scores
+
+
+def _by_likelihood(config: EvalConfig, task: LikelihoodTask, asked: Asked) -> Scores:
+    """Likelihoods in place of responses."""
+    assert asked.subject.who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
+    folder, prompts = config.folder, asked.prompts
+    begin(folder, asked.subject, overwrite=config.overwrite)
+    write_jsonl(folder / PROMPTS, prompts)
+    passages = task.passages(prompts)
+    found = likelihoods(passages, asked.subject.who.folder, config.engine, folder / LIKELIHOODS)
+    write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
+    return rescore(folder, task)
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
@@ -228,34 +209,3 @@ def _cut(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> dict[s
     for prompt in prompts:
         splits.setdefault(prompt.split, []).append(float(not responses[prompt.id].finished))
     return {f"{split}/cut": bootstrap_mean(cut) for split, cut in splits.items()}
-
-
-def _engine(config: EvalConfig, who: Evaluated) -> Engine:
-    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
-    if isinstance(config.engine, PolicyEngine):
-        return replace(config.engine, policy=str(who.folder))
-    if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
-        # The name a server has for a policy stays when the policy is trained anew; its replies must not.
-        return replace(config.engine, revision=who.fingerprint)
-    return config.engine
-
-
-def _written(folder: Path, identity: Mapping[str, object], judge: object, *, overwrite: bool) -> dict[str, Response]:
-    """The responses of the folder, if it may be continued."""
-    paths = (folder / RESPONSES, folder / LIKELIHOODS)
-    held = next((path for path in paths if path.exists() and path.stat().st_size), None)  # else nothing was made yet
-    if overwrite or held is None:
-        return {}
-    before = read_json(folder / RUN)
-    changed = [key for key in identity if before.get(key) != identity[key]]
-    if changed:
-        raise RecordError(
-            f"{folder} holds {held.stem} made with another {', '.join(changed)};"
-            " evaluate into another folder with into=..., or generate anew with overwrite=true"
-        )
-    if before.get("judge") != judge and (folder / VERDICTS).exists():
-        raise RecordError(
-            f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
-            f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
-        )
-    return read_responses(held) if held.name == RESPONSES else {}

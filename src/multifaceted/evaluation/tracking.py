@@ -39,11 +39,11 @@ def track(logger: Wandb, folder: Path, scores: Scores, config: dict[str, Any]) -
     with run:
         figures = {f"eval/{scores.task}/{key}": estimate.value for key, estimate in scores.metrics.items()}
         run.log({key: value for key, value in figures.items() if value is not None})
-        tables = {"summary": (SUMMARY_COLUMNS, summary_rows(scores)), "responses": response_table(read_results(folder))}
+        tables = {"summary": (list(SUMMARY_COLUMNS), summary_rows(scores))}
+        if results := read_results(folder):
+            tables["responses"] = response_table(results)
         for name, (columns, rows) in tables.items():
-            run.log(
-                {f"eval/{scores.task}/{name}": wandb.Table(columns=list(columns), data=rows, allow_mixed_types=True)}
-            )
+            run.log({f"eval/{scores.task}/{name}": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
 
 
 def _made_by(policy: Path) -> dict[str, str]:
@@ -75,8 +75,9 @@ def response_table(results: Sequence[Result]) -> tuple[list[str], list[Row]]:
     rows: list[Row] = []
     for result in results:
         prompt, response = result.prompt, result.response
-        asked, answered = TURN.join([prompt.instruction, *prompt.follow_ups]), TURN.join(response.turns)
-        about = [prompt.id, prompt.split, prompt.system or "", asked, answered, not response.finished]
+        asked = TURN.join([prompt.instruction, *prompt.follow_ups])
+        answered = ["", False] if response is None else [TURN.join(response.turns), not response.finished]
+        about = [prompt.id, prompt.split, prompt.system or "", asked, *answered]
         rows += [[*about, *(_cell(verdict.get(name)) for name in fields)] for verdict in result.verdicts or ({},)]
     return [*ABOUT, *fields], rows
 

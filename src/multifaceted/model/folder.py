@@ -35,6 +35,19 @@ def refuse_reward_model(name: str, architectures: Sequence[str] | None) -> None:
         raise ValueError(f"{name} is a reward model ({architectures}); it scores text and cannot write it")
 
 
+def refuse_policy(name: str, architectures: Sequence[str] | None) -> None:
+    """Refuse to read a policy as a reward model: its scalar head would be random.
+
+    Raises:
+        ValueError: the model has no scalar head.
+    """
+    if not is_reward_model(architectures):
+        raise ValueError(
+            f"{name} is no reward model ({architectures}): it writes text and scores none. Name one that"
+            " `python train.py +experiment=reward_model` exported, such as outputs/reward_model/reward_model"
+        )
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id and is not a path: nothing of that name is here.
 
