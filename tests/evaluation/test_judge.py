@@ -1,11 +1,6 @@
 """Asking a judge: runs, attempts, what is kept, and going on after a kill."""
 
-import errno
-import fcntl
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -40,8 +35,8 @@ QUESTIONS = [question(name) for name in "abc"]
 def judge(path, rule, questions=QUESTIONS, *, most=None, order=1, **settings):
     engine = RuleEngine(rule, most, order=order)
     settings = {"runs": 3, "retries": 2} | settings
-    with VerdictLog(path) as log:
-        Judge(name="rule", engine=engine, **settings).answer(questions, log, "policy", seed=0)
+    log = VerdictLog(path)
+    Judge(name="rule", engine=engine, **settings).answer(questions, log, "policy", seed=0)
     return engine, log.latest
 
 
@@ -159,51 +154,9 @@ def test_an_engine_that_loses_a_request_is_named(tmp_path):
             yield from super().answer(requests[1:], seed)
 
     forgetful = Judge(name="rule", engine=Forgetful(lambda r: "[RESULT] 1"), runs=1, retries=0)
-    with VerdictLog(tmp_path / "v.jsonl") as log, pytest.raises(EngineError, match="rule left 1 requests without a"):
+    log = VerdictLog(tmp_path / "v.jsonl")
+    with pytest.raises(EngineError, match="rule left 1 requests without a"):
         forgetful.answer(QUESTIONS, log, "policy", 0)
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from multifaceted.evaluation.verdict_log import VerdictLog
-
-held = VerdictLog(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_second_process_is_refused_and_a_kill_frees_the_log(tmp_path):
-    path = tmp_path / "v.jsonl"
-    with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RecordError, match=rf"^process {holder.pid} on .* writes .*v\.jsonl now.* into=\.\.\."):
-            judge(path, lambda request: "[RESULT] 4")
-        holder.kill()
-        holder.wait()
-    engine, _ = judge(path, lambda request: "[RESULT] 4")
-    assert len(engine.asked) == 9
-
-
-def test_a_log_is_free_once_it_is_closed_or_found_broken(tmp_path):
-    path = tmp_path / "v.jsonl"
-    with VerdictLog(path), pytest.raises(RecordError, match=f"^process {os.getpid()} on"):
-        VerdictLog(path)
-    path.write_text("{\n")
-    with pytest.raises(RecordError, match="line 1: not JSON"):
-        VerdictLog(path)
-    path.unlink()
-    VerdictLog(path).close()
-
-
-def test_where_no_lock_can_be_had_that_is_said(tmp_path, monkeypatch, caplog):
-    def without_locks(descriptor, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", without_locks)
-    judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 4")
-    assert "no lock can be had" in caplog.text and len(read_verdicts(tmp_path / "v.jsonl")) == 9
 
 
 @pytest.mark.parametrize("settings", [{"runs": 0}, {"retries": -1}])

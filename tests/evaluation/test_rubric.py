@@ -16,8 +16,8 @@ from multifaceted.evaluation.rubrics import LABELS, RubricError, rubric_question
 from multifaceted.evaluation.run import rescore
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog
-from multifaceted.record_files import write_json, write_jsonl
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
+from multifaceted.record_files import read_jsonl, write_json, write_jsonl
+from multifaceted.records import PROMPTS, RESPONSE_SCORES, RESPONSES, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
 from tests.data.benches.fixtures import RUBRIC, biggen_bench, write_bench
 from tests.evaluation.engines import RuleEngine, section
 from tests.evaluation.injections import RAW
@@ -77,8 +77,8 @@ def evaluated(folder, task, answer, rule, *, runs=1, retries=0):
     write_jsonl(folder / RESPONSES, responses)
     engine = RuleEngine(rule)
     questions = task.questions(prompts, {r.id: r for r in responses})
-    with VerdictLog(folder / VERDICTS) as log:
-        Judge(name="rule", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
+    log = VerdictLog(folder / VERDICTS)
+    Judge(name="rule", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
     return rescore(folder, task).metrics, engine
 
 
@@ -103,6 +103,25 @@ def test_runs_are_averaged_and_their_spread_is_told(tmp_path):
     bench_metrics = {name: metrics[f"multifaceted_bench/{name}"].value for name in ("score", "score_spread")}
     assert bench_metrics == pytest.approx({"score": 10 / 3, "score_spread": stdev([2, 3, 5])})
     assert [metrics[f"multifaceted_bench/score_run_{n}"].value for n in (1, 2, 3)] == [2.0, 3.0, 5.0]
+
+
+def test_every_response_has_its_averages_and_they_make_the_models(tmp_path):
+    """One rubric of the first prompt is never scored; another response is empty."""
+    task = RubricTask(bench=bench(tmp_path, [row(n) for n in range(4)]))
+    first, second, *_ = task.prompts(0)
+
+    def rule(request):
+        return "I cannot." if json.loads(request.id)[:3] == [first.id, first.id, 2] else strict(request)
+
+    metrics, _ = evaluated(tmp_path / "out", task, lambda p: "" if p.id == second.id else "short dates", rule, runs=2)
+    rows = list(read_jsonl(tmp_path / "out" / RESPONSE_SCORES))
+    assert [line["id"] for line in rows] == [prompt.id for prompt in task.prompts(0)]
+    assert rows[0]["score"] is None and rows[0]["by_rubric"][2] is None and rows[0]["by_rubric"].count(None) == 1
+    assert (rows[0]["verdicts"], rows[0]["unscored"], rows[0]["empty"]) == (8, 2, False)
+    assert (rows[1]["score"], rows[1]["empty"], set(rows[1]["by_dimension"])) == (1.0, True, set(DIMENSIONS))
+    score = metrics["multifaceted_bench/score"]
+    assert (score.n, score.unscored) == (3, 1)
+    assert score.value == pytest.approx(sum(line["score"] for line in rows[1:]) / 3)
 
 
 def test_the_spread_between_runs_is_that_of_the_judge(tmp_path):

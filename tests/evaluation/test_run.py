@@ -16,6 +16,7 @@ from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
 from multifaceted.tables import score_table
 from tests.conftest import composed
 from tests.data.benches.fixtures import write_bench
+from tests.evaluation.engines import RuleEngine
 from tests.evaluation.test_rubric import row
 from tests.inference.server import MockServer
 
@@ -304,6 +305,32 @@ def test_a_turn_that_fails_leaves_the_turns_before_it(roomy, questions, tmp_path
         evaluate(roomy, *overrides, small=small)
     rows = list(read_jsonl(tmp_path / "into" / RESPONSES))
     assert len(rows) == 3 and not any(row["follow_ups"] for row in rows)
+
+
+def test_what_was_answered_before_an_engine_fails_is_written_and_not_asked_again():
+    prompts = [Prompt(id=f"{n}", split="s", system=None, instruction="Why?") for n in range(5)]
+    prompts[0].follow_ups = ["And then?"]
+    written = {}
+
+    def write(responses):
+        written.clear()
+        written.update({response.id: response for response in responses})
+
+    with pytest.raises(EngineError, match="the cap"):
+        generate(RuleEngine(lambda request: "So.", most=3, order=-1), prompts, 0, {}, write)
+    assert list(written) == ["2", "3", "4"], "in the order of the prompts"
+    rest = RuleEngine(lambda request: f"So {len(request.messages)}.")
+    found = generate(rest, prompts, 0, written.copy(), write)
+    assert [request.id for request in rest.asked] == ["0", "1", "0"] and list(found) == list(written) == list("01234")
+    assert found["0"].turns == ["So 1.", "So 3."]
+
+
+def test_a_kill_loses_at_most_a_minute(monkeypatch):
+    monkeypatch.setattr("multifaceted.evaluation.generation.EVERY", -1.0)
+    prompts = [Prompt(id=f"{n}", split="s", system=None, instruction="Why?") for n in range(3)]
+    sizes = []
+    generate(RuleEngine(lambda request: "So."), prompts, 0, {}, lambda responses: sizes.append(len(responses)))
+    assert sizes == [1, 2, 3, 3]
 
 
 def test_an_engine_that_leaves_prompts_open_is_said(policy):

@@ -1,8 +1,13 @@
-"""The folder of an evaluation: whose it is, and whether it may be continued."""
+"""The folder of an evaluation: whose it is, whether it may be continued, and by one process at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,9 @@ from multifaceted.record_files import RecordError, read_json, write_json
 from multifaceted.records import LIKELIHOODS, RESPONSES, REWARDS, RUN, SAMPLES, SCORES, VERDICTS, VERSION
 from multifaceted.tracking import run_facts
 
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"
 FIRST = (SAMPLES, RESPONSES, LIKELIHOODS, REWARDS)
 """What is asked of a model, from which the rest is made."""
 
@@ -34,19 +42,47 @@ class Subject:
     paths: Mapping[str, str] | None = None
 
 
-def begin(folder: Path, subject: Subject, *, overwrite: bool = False) -> dict[str, Any]:
-    """Ready a folder: what it holds of the same subject is continued, and anything else is refused.
+@contextlib.contextmanager
+def opened(folder: Path, subject: Subject, *, overwrite: bool = False) -> Iterator[dict[str, Any]]:
+    """A folder for this process alone: what it holds of the same subject is continued, and anything else is refused.
 
     Args:
         overwrite: remove what is there instead.
 
-    Returns:
+    Yields:
         Its `run.json`, with what an earlier run of the same added to it.
 
     Raises:
-        RecordError: it holds what another model, judge, seed, setting or other prompts gave.
+        RecordError: another process is at it, or it holds what another model, judge, seed, setting or other prompts
+            gave.
     """
-    held = next((folder / name for name in FIRST if (folder / name).exists() and (folder / name).stat().st_size), None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        yield _begin(folder, subject, overwrite=overwrite)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A lock on a file that holds who has it; the system frees it however a process ends."""
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RecordError(
+                f"{lock.read() or 'another process'} evaluates into {folder} now, and both would pay for the same. Wait"
+                " until it ends, and the same command goes on from there; or evaluate into another folder with into=..."
+            ) from None
+        except OSError as error:
+            log.warning("no lock can be had on %s (%s): let no other process evaluate into it", folder, error)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
+
+
+def _begin(folder: Path, subject: Subject, *, overwrite: bool) -> dict[str, Any]:
+    held = next((folder / name for name in FIRST if _holds(folder / name)), None)
     before: dict[str, Any] = {}
     if held is not None and not overwrite:
         before = read_json(folder / RUN)
@@ -67,8 +103,13 @@ def _refuse_others(folder: Path, held: Path, before: Mapping[str, Any], subject:
             f"{folder} holds {held.stem} made with another {', '.join(changed)};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
-    if before.get("judge") != subject.judge and (folder / VERDICTS).exists():
+    if before.get("judge") != subject.judge and _holds(folder / VERDICTS):
         raise RecordError(
             f"{folder} holds verdicts of another judge. Judge the same responses in another folder: into=..."
             f" engine=file engine.path={folder / RESPONSES}; or remove {folder / VERDICTS}"
         )
+
+
+def _holds(path: Path) -> bool:
+    """Whether there is anything in a file; one that was begun and left empty holds nothing of anybody."""
+    return path.exists() and path.stat().st_size > 0

@@ -1,11 +1,15 @@
-"""Responses to prompts, a turn at a time, written after each."""
+"""Responses to prompts, a turn at a time, written on the way."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from multifaceted.inference.requests import PAPER, Engine, EngineError, Request
+from multifaceted.inference.requests import PAPER, Engine, EngineError, Reply, Request
 from multifaceted.records import Prompt, Response
+
+EVERY = 60.0
+"""Seconds of responses that a kill loses at most; those of a server are in its ledger besides."""
 
 
 def is_complete(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> bool:
@@ -24,7 +28,7 @@ def generate(
 
     Args:
         responses: those that are there already, perhaps without their later turns.
-        write: is given all responses after each turn, so that no turn is lost when a later one fails.
+        write: is given all responses once a minute, at the end of each turn, and when the engine fails.
     """
     found = dict(responses)
     while asked := _open(prompts, found):
@@ -33,21 +37,34 @@ def generate(
             for p in asked
         ]
         missing = {request.id: None for request in requests}
-        for reply in engine.answer(requests, seed):
-            del missing[reply.id]
-            before = found.get(reply.id)
-            if before is None:
-                found[reply.id] = Response(id=reply.id, text=reply.text, finished=reply.finished)
-            else:
-                before.follow_ups.append(reply.text)
-                before.finished &= reply.finished
-        found = {prompt.id: found[prompt.id] for prompt in prompts if prompt.id in found}
-        write(found.values())
+        written = time.monotonic()
+        try:
+            for reply in engine.answer(requests, seed):
+                del missing[reply.id]
+                _add(found, reply)
+                if time.monotonic() - written > EVERY:
+                    write(_in_order(prompts, found).values())
+                    written = time.monotonic()
+        finally:
+            write(_in_order(prompts, found).values())
         if missing:
             raise EngineError(
                 f"{len(missing)} prompts have no reply, first {next(iter(missing))!r}; the same command asks again"
             )
-    return found
+    return _in_order(prompts, found)
+
+
+def _add(found: dict[str, Response], reply: Reply) -> None:
+    before = found.get(reply.id)
+    if before is None:
+        found[reply.id] = Response(id=reply.id, text=reply.text, finished=reply.finished)
+    else:
+        before.follow_ups.append(reply.text)
+        before.finished &= reply.finished
+
+
+def _in_order(prompts: Sequence[Prompt], found: Mapping[str, Response]) -> dict[str, Response]:
+    return {prompt.id: found[prompt.id] for prompt in prompts if prompt.id in found}
 
 
 def _open(prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Prompt]:

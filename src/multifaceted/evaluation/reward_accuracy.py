@@ -15,7 +15,7 @@ from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.dataset import Data, Part, counts
 from multifaceted.data.mix import Mix
 from multifaceted.data.source import check_examples
-from multifaceted.evaluation.folder import Subject, begin
+from multifaceted.evaluation.folder import Subject, opened
 from multifaceted.evaluation.identity import Evaluated
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.inference.rewards import RewardModel
@@ -88,11 +88,11 @@ def _measure(task: RewardAccuracy, reward_model: Path, folder: Path, seed: int, 
         "seed": seed,
         "pairs": hashlib.sha256(content.encode()).hexdigest()[:16],
     }
-    record = begin(folder, Subject(who=who, identity=identity, seed=seed), overwrite=overwrite)
-    if "rows" not in record:
-        record["rows"] = _reward(task.data, part, reward_model, folder)
-        write_json(folder / RUN, record)
-    return rescore_rewards(folder, task.name)
+    with opened(folder, Subject(who=who, identity=identity, seed=seed), overwrite=overwrite) as record:
+        if "rows" not in record:
+            record["rows"] = _reward(task.data, part, reward_model, folder)
+            write_json(folder / RUN, record)
+        return rescore_rewards(folder, task.name)
 
 
 def rescore_rewards(folder: Path, name: str) -> Scores:

@@ -121,6 +121,14 @@ class RubricTask:
         controls = movement_matrix(list(_movements(prompts, by_pair))) | self._by_others(prompts, by_pair)
         return metrics | {f"{self.reader}/{name}": estimate for name, estimate in controls.items()}
 
+    def response_scores(
+        self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """Of each response by its own prompt's rubrics, in the order of the prompts; what is None is unscored."""
+        by_pair = judged(latest_verdicts(verdicts_of(verdicts)).values())
+        for prompt in prompts:
+            yield {"id": prompt.id, "split": prompt.split, **by_pair[prompt.id, prompt.id].summary()}
+
     def _by_others(self, prompts: Sequence[Prompt], by_pair: Mapping[tuple[str, str], Judged]) -> dict[str, Estimate]:
         """The score of responses by what another user of the same instruction wants."""
         if Control.OTHER not in self.controls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,19 @@ class Judged:
         known = [[s for s in runs.values() if s is not None] for _, runs in sorted(self.scores.items())]
         deviations = [float(np.std(scores, ddof=1)) for scores in known if len(scores) > 1]
         return float(np.mean(deviations)) if deviations else None
+
+    def summary(self) -> dict[str, Any]:
+        """The averages over runs, in total, by dimension and by rubric, and how many verdicts there are and lack."""
+        every = self.every()
+        return {
+            "score": self.mean(),
+            "by_dimension": self.by_dimension(),
+            "by_rubric": [self.rubric_mean(rubric) for rubric in sorted(self.scores)],
+            "spread": self.spread(),
+            "verdicts": len(every),
+            "unscored": every.count(None),
+            "empty": self.empty,
+        }
 
     def every(self) -> list[float | None]:
         """All scores."""

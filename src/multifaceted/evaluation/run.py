@@ -14,7 +14,7 @@ from typing import Any
 from multifaceted.evaluation.best_of import BestOf, check_samples, choose, write_chosen
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.curve import curve_metrics, draw_curve
-from multifaceted.evaluation.folder import Subject, begin
+from multifaceted.evaluation.folder import Subject, opened
 from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.likelihoods import likelihoods
@@ -24,6 +24,7 @@ from multifaceted.evaluation.task import (
     JudgedTask,
     LikelihoodTask,
     RecordedTask,
+    ResponseScoringTask,
     RuledTask,
     ScoredTask,
     Task,
@@ -38,6 +39,7 @@ from multifaceted.record_files import read_json, read_jsonl, read_prompts, read_
 from multifaceted.records import (
     LIKELIHOODS,
     PROMPTS,
+    RESPONSE_SCORES,
     RESPONSES,
     RUN,
     SCORES,
@@ -126,23 +128,31 @@ def _engine(config: EvalConfig, who: Evaluated) -> Engine:
 
 def _evaluate(config: EvalConfig, folder: Path, asked: Asked, respond: Respond) -> Scores:
     """One folder: responses, what is said of them, and scores."""
-    task, prompts = asked.task, asked.prompts
-    begin(folder, asked.subject, overwrite=config.overwrite)
-    write_jsonl(folder / PROMPTS, prompts)
+    with opened(folder, asked.subject, overwrite=config.overwrite):
+        write_jsonl(folder / PROMPTS, asked.prompts)
+        responses = _responses(folder, asked.prompts, respond)
+        _say(config, folder, asked, responses)
+        return rescore(folder, asked.task)
+
+
+def _responses(folder: Path, prompts: Sequence[Prompt], respond: Respond) -> dict[str, Response]:
     responses = read_responses(folder / RESPONSES) if (folder / RESPONSES).exists() else {}
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
-    else:
-        responses = respond(responses, partial(write_jsonl, folder / RESPONSES))
+        return responses
+    return respond(responses, partial(write_jsonl, folder / RESPONSES))
+
+
+def _say(config: EvalConfig, folder: Path, asked: Asked, responses: Mapping[str, Response]) -> None:
+    """Have `verdicts.jsonl` hold what rules or a judge say of every response."""
+    task, prompts = asked.task, asked.prompts
     if isinstance(task, ScoredTask) and (folder / VERDICTS).exists():
         log.info("verdicts are read from %s", folder / VERDICTS)
     elif isinstance(task, RuledTask):
         write_jsonl(folder / VERDICTS, task.verdicts(prompts, responses))
     elif isinstance(task, JudgedTask) and config.judge is not None:
         questions = task.questions(prompts, responses)
-        with VerdictLog(folder / VERDICTS) as verdicts:
-            config.judge.answer(questions, verdicts, asked.subject.who.fingerprint, config.seed)
-    return rescore(folder, task)
+        config.judge.answer(questions, VerdictLog(folder / VERDICTS), asked.subject.who.fingerprint, config.seed)
 
 
 def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) -> Scores:
@@ -151,17 +161,19 @@ def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) 
     check_samples(prompts, config.engine)
     identity = {**asked.subject.identity, "reward_model": best_of.fingerprint()}
     paths = {"reward_model_path": str(best_of.reward_model)}
-    begin(folder, replace(asked.subject, identity=identity, paths=paths), overwrite=config.overwrite)
-    best = choose(best_of, engine, prompts, config.seed, folder)
-    metrics = {}
-    for size, chosen in best.items():
-        part = replace(asked, subject=replace(asked.subject, identity=identity | {"best_of": size}, paths=paths))
-        found = _evaluate(config, folder / f"best_of_{size}", part, partial(write_chosen, chosen))
-        metrics[size] = found.metrics
-    policy = {"path": who.path, "fingerprint": who.fingerprint}
-    scores = Scores(task=f"{asked.task.name}_best_of", policy=policy, metrics=curve_metrics(prompts, metrics, best))
-    write_json(folder / SCORES, scores)
-    draw_curve(scores.metrics, folder)
+    subject = replace(asked.subject, identity=identity, paths=paths)
+    with opened(folder, subject, overwrite=config.overwrite):
+        best = choose(best_of, engine, prompts, config.seed, folder)
+        metrics = {}
+        for size, chosen in best.items():
+            part = replace(asked, subject=replace(subject, identity=identity | {"best_of": size}))
+            found = _evaluate(config, folder / f"best_of_{size}", part, partial(write_chosen, chosen))
+            metrics[size] = found.metrics
+        policy = {"path": who.path, "fingerprint": who.fingerprint}
+        curve = curve_metrics(prompts, metrics, best)
+        scores = Scores(task=f"{asked.task.name}_best_of", policy=policy, metrics=curve)
+        write_json(folder / SCORES, scores)
+        draw_curve(scores.metrics, folder)
     return scores
 
 
@@ -169,12 +181,12 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, asked: Asked) -> Sc
     """Likelihoods in place of responses."""
     assert asked.subject.who.folder is not None and isinstance(config.engine, PolicyEngine)  # others have been refused
     folder, prompts = config.folder, asked.prompts
-    begin(folder, asked.subject, overwrite=config.overwrite)
-    write_jsonl(folder / PROMPTS, prompts)
-    passages = task.passages(prompts)
-    found = likelihoods(passages, asked.subject.who.folder, config.engine, folder / LIKELIHOODS)
-    write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
-    return rescore(folder, task)
+    with opened(folder, asked.subject, overwrite=config.overwrite):
+        write_jsonl(folder / PROMPTS, prompts)
+        passages = task.passages(prompts)
+        found = likelihoods(passages, asked.subject.who.folder, config.engine, folder / LIKELIHOODS)
+        write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
+        return rescore(folder, task)
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
@@ -192,7 +204,10 @@ def rescore(folder: Path, task: Task) -> Scores:
         RecordError: a file is missing or broken.
     """
     run_record, prompts = read_json(folder / RUN), read_prompts(folder / PROMPTS)
-    metrics = task.metrics(prompts, list(read_jsonl(folder / VERDICTS)))
+    verdicts = list(read_jsonl(folder / VERDICTS))
+    metrics = task.metrics(prompts, verdicts)
+    if isinstance(task, ResponseScoringTask):
+        write_jsonl(folder / RESPONSE_SCORES, task.response_scores(prompts, verdicts))
     cut = {} if asks_likelihoods(task) else _cut(prompts, read_responses(folder / RESPONSES))
     scores = Scores(
         task=task.name,

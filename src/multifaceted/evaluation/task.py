@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -99,6 +99,17 @@ class ParticularTask(JudgedTask, Protocol):
         Raises:
             ValueError: it is one.
         """
+        ...
+
+
+@runtime_checkable
+class ResponseScoringTask(Task, Protocol):
+    """One that also says how good each response is."""
+
+    def response_scores(
+        self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]
+    ) -> Iterable[Mapping[str, Any]]:
+        """The lines of `response_scores.jsonl`, one a prompt, from the lines of the other files alone."""
         ...
 
 
