@@ -18,6 +18,8 @@ Row = TypeVar("Row")
 SURROGATES = "backslashreplace"
 """Half a surrogate pair, which a cut reply may end with, becomes the JSON escape that reads back as the same."""
 
+Record = TypeVar("Record")
+
 
 class RecordError(ValueError):
     """A record that is missing, broken, or of another version."""
@@ -143,11 +145,19 @@ def read_responses(path: Path) -> dict[str, Response]:
     Raises:
         RecordError: a line that is no response.
     """
-    responses = {}
+    return {response.id: response for response in read_records(path, Response)}
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """The lines of a file, each as a record of plain fields.
+
+    Raises:
+        RecordError: a line that is none; names it.
+    """
+    records = []
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            response = Response(**row)
+            records.append(kind(**row))
         except TypeError as error:
-            raise RecordError(f"{path}, line {number}: not a response ({error})") from error
-        responses[response.id] = response
-    return responses
+            raise RecordError(f"{path}, line {number}: not a {kind.__name__.lower()} ({error})") from error
+    return records

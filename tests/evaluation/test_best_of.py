@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build, to_plain
-from multifaceted.evaluation.best_of import add_rewards, best_samples, check_samples, draw, read_samples, write_chosen
+from multifaceted.evaluation.best_of import add_rewards, best_samples, check_samples, draw, write_chosen
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.curve import curve_metrics, draw_curve
 from multifaceted.evaluation.mini import MiniTask
@@ -19,7 +19,7 @@ from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
 from multifaceted.inference.rewards import Reward
 from multifaceted.mini.rules import satisfies
-from multifaceted.record_files import RecordError, read_json, read_jsonl
+from multifaceted.record_files import RecordError, read_json, read_jsonl, read_records
 from multifaceted.records import CURVE, RESPONSES, RUN, SAMPLES, SCORES, VERDICTS, Prompt, Sample
 from multifaceted.tables import curve_table
 from tests.conftest import composed
@@ -77,7 +77,7 @@ def test_the_first_sample_is_what_one_response_would_be(policy, reward_model, tm
     chosen = {row["id"]: row["text"] for row in read_jsonl(config.folder / "best_of_1" / RESPONSES)}
     same = sum(chosen[name] == text for name, text in ordinary.items())
     assert same >= 0.9 * len(ordinary), "padding may move a logit's last digit, and with it a rare near tie"
-    assert len({s.text for s in read_samples(config.folder / SAMPLES)}) > len(ordinary)
+    assert len({s.text for s in read_records(config.folder / SAMPLES, Sample)}) > len(ordinary)
 
 
 def never(*arguments):
@@ -93,7 +93,7 @@ def test_the_same_command_makes_nothing_again_and_more_sizes_only_what_is_missin
         assert evaluate(policy, reward_model)[1] == first
         evaluate(policy, reward_model, "best_of.sizes=[1,3]")
     evaluate(policy, reward_model, "best_of.sizes=[1,2,6]")
-    after = read_samples(config.folder / SAMPLES)
+    after = read_records(config.folder / SAMPLES, Sample)
     assert len(after) == 1.5 * before.count(b"\n") and all(sample.reward is not None for sample in after)
     known = {(s.id, s.sample): s for s in (Sample(**json.loads(line)) for line in before.splitlines())}
     assert all(known.get((s.id, s.sample), s) == s for s in after)
@@ -154,7 +154,7 @@ def text_of(request):
 def test_a_kill_loses_no_sample_that_arrived(tmp_path):
     with pytest.raises(EngineError, match="cap"):
         draw(RuleEngine(text_of, most=5), PROMPTS, 4, 0, tmp_path)
-    assert len(read_samples(tmp_path / SAMPLES)) == 5
+    assert len(read_records(tmp_path / SAMPLES, Sample)) == 5
     with (tmp_path / SAMPLES).open("a") as stream:
         stream.write('{"id": "2", "sam')
     engine = RuleEngine(text_of, order=-1)
@@ -197,7 +197,7 @@ def test_a_kill_loses_no_reward_that_was_given(tmp_path):
     assert sum(sample.reward is not None for sample in samples) == 5
     rest = Oracle(lambda each: float(len(each.messages)))
     add_rewards(lambda: rest, PROMPTS, samples, tmp_path)
-    assert rest.asked == 7 and read_samples(tmp_path / SAMPLES) == samples
+    assert rest.asked == 7 and read_records(tmp_path / SAMPLES, Sample) == samples
 
 
 def test_what_gets_no_reward_or_was_cut_is_said(tmp_path, caplog):

@@ -22,7 +22,7 @@ from multifaceted.inference.requests import PAPER, Engine, EngineError, Request
 from multifaceted.inference.rewards import Answered, RewardModel
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, refuse_policy
-from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl, write_jsonl
+from multifaceted.record_files import append_jsonl, drop_half_a_line, read_records, write_jsonl
 from multifaceted.records import SAMPLES, Prompt, Response, Sample
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def draw(engine: Engine, prompts: Sequence[Prompt], number: int, seed: int, fold
     """
     path = folder / SAMPLES
     drop_half_a_line(path)
-    samples = read_samples(path)
+    samples = read_records(path, Sample)
     known = {(sample.id, sample.sample) for sample in samples}
     wanted: dict[str, tuple[str, int]] = {}
     requests = []
@@ -123,21 +123,6 @@ def draw(engine: Engine, prompts: Sequence[Prompt], number: int, seed: int, fold
         )
     places = {prompt.id: place for place, prompt in enumerate(prompts)}
     return sorted(samples, key=lambda sample: (places[sample.id], sample.sample))
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """The lines of a `samples.jsonl`.
-
-    Raises:
-        RecordError: one is no sample.
-    """
-    samples = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            samples.append(Sample(**row))
-        except TypeError as error:
-            raise RecordError(f"{path}, line {number}: not a sample ({error})") from error
-    return samples
 
 
 def add_rewards(

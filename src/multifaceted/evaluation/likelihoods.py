@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
 from multifaceted.inference.policy import PolicyEngine
-from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_jsonl
+from multifaceted.record_files import append_jsonl, drop_half_a_line, read_records
 from multifaceted.records import Likelihood
 
 
@@ -38,11 +38,4 @@ def read_likelihoods(path: Path) -> dict[str, Likelihood]:
     Raises:
         RecordError: a line that is no likelihood.
     """
-    found = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            each = Likelihood(**row)
-        except TypeError as error:
-            raise RecordError(f"{path}, line {number}: not a likelihood ({error})") from error
-        found[each.id] = each
-    return found
+    return {each.id: each for each in read_records(path, Likelihood)}

@@ -21,7 +21,7 @@ from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.inference.rewards import RewardModel
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, refuse_policy
-from multifaceted.record_files import RecordError, append_jsonl, drop_half_a_line, read_json, read_jsonl, write_json
+from multifaceted.record_files import append_jsonl, drop_half_a_line, read_json, read_records, write_json
 from multifaceted.records import REWARDS, RUN, SCORES, Estimate, Example, PairRewards, Scores
 from multifaceted.template import OWN
 from multifaceted.trees import TokenTree
@@ -104,7 +104,9 @@ def rescore_rewards(folder: Path, name: str) -> Scores:
     run = read_json(folder / RUN)
     dropped = sum(number for key, number in run["rows"].items() if key.startswith("dropped/"))
     policy = {"path": run["policy_path"], "fingerprint": run["policy"]}
-    scores = Scores(task=name, policy=policy, metrics=accuracy_metrics(_read(folder / REWARDS), dropped))
+    scores = Scores(
+        task=name, policy=policy, metrics=accuracy_metrics(read_records(folder / REWARDS, PairRewards), dropped)
+    )
     write_json(folder / SCORES, scores)
     return scores
 
@@ -151,7 +153,7 @@ def _reward(data: Data, part: Part, reward_model: Path, folder: Path) -> dict[st
     drop_half_a_line(path)
     model = RewardModel.load(reward_model)
     encoded = data.encode(part, Mix(), 0, model.tokenizer, with_rejected=True)
-    known = {row.id for row in _read(path)}
+    known = {row.id for row in read_records(path, PairRewards)}
     trees = [tree for tree in encoded.trees if tree.id not in known]
     prompts = {example.id: _prompt(example) for example in part.examples}
     for _ in append_jsonl(path, _rewarded(model, trees, prompts)):
@@ -181,16 +183,6 @@ def _rewarded(model: RewardModel, trees: Sequence[TokenTree], prompts: Mapping[s
                 chosen=chosen,
                 rejected=rejected,
             )
-
-
-def _read(path: Path) -> list[PairRewards]:
-    rows = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            rows.append(PairRewards(**row))
-        except TypeError as error:
-            raise RecordError(f"{path}, line {number}: no rewards of a pair ({error})") from error
-    return rows
 
 
 def _prompt(example: Example) -> str:
