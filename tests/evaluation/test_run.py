@@ -307,6 +307,14 @@ def test_a_turn_that_fails_leaves_the_turns_before_it(roomy, questions, tmp_path
     assert len(rows) == 3 and not any(row["follow_ups"] for row in rows)
 
 
+def test_a_judge_without_a_key_is_noticed_before_anything_is_generated(roomy, questions, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    overrides = ["task=mt_bench", f"bench={questions}", f"into={tmp_path}/into", "judge=mt_bench"]
+    with pytest.raises(EngineError, match="OPENAI_API_KEY holds no key"):
+        evaluate(roomy, *overrides, f"judge.engine.ledger={tmp_path}/requests.sqlite", small=[])
+    assert not (tmp_path / "into" / RESPONSES).exists()
+
+
 def test_what_was_answered_before_an_engine_fails_is_written_and_not_asked_again():
     prompts = [Prompt(id=f"{n}", split="s", system=None, instruction="Why?") for n in range(5)]
     prompts[0].follow_ups = ["And then?"]

@@ -130,16 +130,19 @@ def _evaluate(config: EvalConfig, folder: Path, asked: Asked, respond: Respond) 
     """One folder: responses, what is said of them, and scores."""
     with opened(folder, asked.subject, overwrite=config.overwrite):
         write_jsonl(folder / PROMPTS, asked.prompts)
-        responses = _responses(folder, asked.prompts, respond)
+        responses = _responses(config, folder, asked.prompts, respond)
         _say(config, folder, asked, responses)
         return rescore(folder, asked.task)
 
 
-def _responses(folder: Path, prompts: Sequence[Prompt], respond: Respond) -> dict[str, Response]:
+def _responses(config: EvalConfig, folder: Path, prompts: Sequence[Prompt], respond: Respond) -> dict[str, Response]:
+    """What the folder has, and what it lacks."""
     responses = read_responses(folder / RESPONSES) if (folder / RESPONSES).exists() else {}
     if is_complete(prompts, responses):
         log.info("responses are read from %s", folder / RESPONSES)
         return responses
+    if config.judge is not None and isinstance(config.judge.engine, RemoteEngine):
+        config.judge.engine.check()  # not only after hours of generation
     return respond(responses, partial(write_jsonl, folder / RESPONSES))
 
 

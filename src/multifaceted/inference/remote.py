@@ -109,6 +109,16 @@ class RemoteEngine(ABC):
             EngineError: the key cannot be used.
         """
 
+    def check(self) -> None:
+        """Refuse what would fail at the first request, without asking anything.
+
+        Raises:
+            EngineError: the ledger or the key cannot be used.
+        """
+        self._sender()
+        with Ledger(self.ledger):
+            pass
+
     def answer(self, requests: Sequence[Request], seed: int) -> Iterator[Reply]:
         """One reply a request, each once it is kept; those of earlier runs are given back.
 
