@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multifaceted.inference.policy import PolicyEngine
@@ -48,6 +49,19 @@ def test_the_order_of_requests_changes_no_answer(tiny_run):
     replies = answers(engine, tiny_run.exported, *asked)
     assert replies[::-1] == answers(engine, tiny_run.exported, *asked[::-1])
     assert len({reply.text for reply in replies}) > 1
+
+
+def test_padding_is_nothing_that_a_repetition_penalty_counts(tiny_run, tmp_path):
+    """A token that ends an answer is in no prompt of this template, so nothing may make it rarer."""
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    weights = load_file(policy / "model.safetensors")
+    weights["model.norm.weight"] *= 40  # surer of itself than two steps of training make it
+    save_file(weights, policy / "model.safetensors", {"format": "pt"})
+    asked = [request(f"{n}", "What is rain?") for n in range(24)]
+    engine = PolicyEngine(max_tokens=100, repetition_penalty=1.5)
+    alone = answers(engine, policy, *asked)
+    assert answers(engine, policy, *asked, request("long", "What is rain? " * 8))[:-1] == alone
+    assert any(reply.finished for reply in alone)
 
 
 def test_streams_belong_to_prompts():

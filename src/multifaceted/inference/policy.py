@@ -176,8 +176,8 @@ class PolicyEngine:
         """The answer to each prompt."""
         (model, ends), most = self._load(), settled.max_tokens
         width = max(map(len, encoded))
-        padding = ends[0] if ends else 0  # masked before a prompt, and after an answer behind the token that ends it
-        input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
+        # Before a prompt its own first token, masked: a repetition penalty sees padding too, as if it had been said.
+        input_ids = torch.tensor([ids[:1] * (width - len(ids)) + ids for ids in encoded], device=model.device)
         attention_mask = torch.tensor(
             [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
         )
@@ -189,7 +189,7 @@ class PolicyEngine:
             do_sample=False,
             eos_token_id=ends or None,
             max_new_tokens=min(most, (_context(model) or width + most) - width),
-            pad_token_id=padding,
+            pad_token_id=ends[0] if ends else 0,  # after an answer, behind the token that ends it
             logits_processor=LogitsProcessorList([first, *settled.processors(seeds, model.device)]),
         )
         likeliest = self._as_text(first) if self.top_logprobs else [None] * len(encoded)
