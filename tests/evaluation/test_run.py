@@ -10,6 +10,7 @@ from multifaceted.config import build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
 from multifaceted.evaluation.run import rescore, run
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
@@ -304,6 +305,26 @@ def test_a_turn_that_fails_leaves_the_turns_before_it(roomy, questions, tmp_path
         evaluate(roomy, *overrides, small=small)
     rows = list(read_jsonl(tmp_path / "into" / RESPONSES))
     assert len(rows) == 3 and not any(row["follow_ups"] for row in rows)
+
+
+def test_an_interrupted_turn_leaves_the_responses_that_arrived(policy, monkeypatch):
+    """What a policy in this process has said is in no ledger, and would have to be generated anew."""
+    batches, generated = [], PolicyEngine._answer
+
+    def interrupted(self, encoded, *settings):
+        batches.append(len(encoded))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return generated(self, encoded, *settings)
+
+    monkeypatch.setattr(PolicyEngine, "_answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(policy)
+    rows = list(read_jsonl(policy.parent / "eval" / "mini_test_seed-0" / RESPONSES))
+    assert len(rows) == 14
+    config, _ = evaluate(policy)
+    assert sum(batches) == 44 + 7, "of the third batch nothing had arrived"
+    assert [row for row in read_jsonl(config.folder / RESPONSES) if row in rows] == rows
 
 
 def test_an_engine_that_leaves_prompts_open_is_said(policy):

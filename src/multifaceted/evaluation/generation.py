@@ -24,7 +24,7 @@ def generate(
 
     Args:
         responses: those that are there already, perhaps without their later turns.
-        write: is given all responses after each turn, so that no turn is lost when a later one fails.
+        write: is given all responses after each turn, and when one fails or is interrupted those until then.
     """
     found = dict(responses)
     while asked := _open(prompts, found):
@@ -33,16 +33,18 @@ def generate(
             for p in asked
         ]
         missing = {request.id: None for request in requests}
-        for reply in engine.answer(requests, seed):
-            del missing[reply.id]
-            before = found.get(reply.id)
-            if before is None:
-                found[reply.id] = Response(id=reply.id, text=reply.text, finished=reply.finished)
-            else:
-                before.follow_ups.append(reply.text)
-                before.finished &= reply.finished
-        found = {prompt.id: found[prompt.id] for prompt in prompts if prompt.id in found}
-        write(found.values())
+        try:
+            for reply in engine.answer(requests, seed):
+                del missing[reply.id]
+                before = found.get(reply.id)
+                if before is None:
+                    found[reply.id] = Response(id=reply.id, text=reply.text, finished=reply.finished)
+                else:
+                    before.follow_ups.append(reply.text)
+                    before.finished &= reply.finished
+        finally:
+            found = {prompt.id: found[prompt.id] for prompt in prompts if prompt.id in found}
+            write(found.values())
         if missing:
             raise EngineError(
                 f"{len(missing)} prompts have no reply, first {next(iter(missing))!r}; the same command asks again"
