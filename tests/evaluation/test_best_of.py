@@ -113,6 +113,16 @@ def test_another_reward_model_or_engine_in_the_same_folder_is_refused(policy, re
     assert (config.folder / SAMPLES).stat().st_mtime_ns > written
 
 
+def test_what_was_chosen_is_not_taken_for_what_is_drawn(policy, reward_model):
+    """The same policy, settings, seed and prompts, but another response."""
+    config, _ = evaluate(policy, reward_model)
+    plain = [f"policy={policy}", *SMALL[:3]]
+    for folder in (config.folder / "best_of_4", config.folder):
+        other = build(composed("eval", [*plain, f"into={folder}"]), EvalConfig)
+        with pytest.raises(RecordError, match="made with another reward_model"):
+            run(other, to_plain(other))
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [

@@ -57,6 +57,17 @@ def test_other_settings_in_the_same_folder_are_refused(policy):
     evaluate(policy, "engine.max_tokens=13", "overwrite=true")
 
 
+def test_another_task_in_the_same_folder_is_refused(roomy, tmp_path):
+    """The prompts and the judge may be the same, and yet verdicts of pairs are no scores."""
+    path = write_bench(tmp_path, "multifaceted_bench", [row(0)])
+    config, _ = judged(roomy, "task=rubric", f"bench={path}")
+    before = (config.folder / VERDICTS).read_bytes()
+    files = [f"prompts={config.folder}/prompts.jsonl", f"task.against={config.folder}/responses.jsonl"]
+    with pytest.raises(RecordError, match="made with another task"):
+        judged(roomy, "task=pairwise", *files, f"into={config.folder}")
+    assert (config.folder / VERDICTS).read_bytes() == before
+
+
 def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
     settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
     with MockServer() as server:

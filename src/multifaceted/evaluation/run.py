@@ -100,6 +100,9 @@ def _asked(config: EvalConfig, task: Task, plain: Mapping[str, Any]) -> Asked:
         "engine": settings,
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(each) for each in content]).encode()).hexdigest()[:16],
+        "task": task.name,
+        "reward_model": None,
+        "best_of": None,  # as it stands in the folder of a response that was chosen, which is not what is drawn here
     }
     judge = _judge(config, plain)
     return Asked(task=task, prompts=prompts, subject=Subject(who=who, identity=identity, seed=config.seed, judge=judge))
