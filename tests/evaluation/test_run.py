@@ -1,7 +1,9 @@
 """The evaluation app's run on a real, tiny policy folder."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from multifaceted.config import build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
+from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import rescore, run
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
@@ -167,6 +170,26 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     pair, scores = judged(roomy, "task=pairwise", f"prompts={prompts}", f"task.against={theirs}")
     assert scores.metrics["multifaceted_bench/consistency"].unscored == 2 * (3 - empty)
     assert len(list(read_jsonl(pair.folder / VERDICTS))) >= 3 * 2 * 2 and "tie_win" in score_table(scores)
+
+
+def test_a_policy_leaves_the_memory_to_the_judge(roomy, tmp_path, monkeypatch):
+    models, load = [], PolicyEngine._load
+
+    def loaded(self):
+        found = load(self)
+        models.append(weakref.ref(found.model))
+        return found
+
+    def answer(self, *arguments):
+        gc.collect()
+        assert models and all(model() is None for model in models)
+        raise EngineError("that is all")
+
+    monkeypatch.setattr(PolicyEngine, "_load", loaded)
+    monkeypatch.setattr(Judge, "answer", answer)
+    path = write_bench(tmp_path, "multifaceted_bench", [row(0)])
+    with pytest.raises(EngineError, match="that is all"):
+        judged(roomy, "task=rubric", f"bench={path}")
 
 
 def test_a_model_of_the_hub_is_evaluated_by_its_id(policy, model_hub, tmp_path, monkeypatch):

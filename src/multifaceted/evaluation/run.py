@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multifaceted.evaluation.best_of import BestOf, check_samples, choose, write_chosen
+from multifaceted.evaluation.best_of import BestOf, check_samples, choose, draw, write_chosen
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.curve import curve_metrics, draw_curve
 from multifaceted.evaluation.folder import Subject, begin
@@ -81,10 +81,16 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     asked = _asked(config, config.task, plain)
     if asks_likelihoods(config.task):
         return _by_likelihood(config, config.task, asked)
-    engine = _engine(config, asked.subject.who)
     if config.best_of is not None:
-        return _best_of(config, config.best_of, asked, engine)
-    return _evaluate(config, config.folder, asked, partial(generate, engine, asked.prompts, config.seed))
+        return _best_of(config, config.best_of, asked)
+    return _evaluate(config, config.folder, asked, partial(_generated, config, asked))
+
+
+def _generated(
+    config: EvalConfig, asked: Asked, known: Mapping[str, Response], write: Callable[[Collection[Response]], None]
+) -> dict[str, Response]:
+    """What the model says; nothing else holds its engine, whose weights are thus gone before a judge loads its own."""
+    return generate(_engine(config, asked.subject.who), asked.prompts, config.seed, known, write)
 
 
 def _asked(config: EvalConfig, task: Task, plain: Mapping[str, Any]) -> Asked:
@@ -118,7 +124,7 @@ def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | 
 
 
 def _engine(config: EvalConfig, who: Evaluated) -> Engine:
-    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
+    """What answers for the model that is evaluated."""
     if isinstance(config.engine, PolicyEngine):
         return replace(config.engine, policy=str(who.folder))
     if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
@@ -148,14 +154,15 @@ def _evaluate(config: EvalConfig, folder: Path, asked: Asked, respond: Respond) 
     return rescore(folder, task)
 
 
-def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) -> Scores:
+def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked) -> Scores:
     """A folder for each N below that of the whole, whose scores are those of every N."""
     folder, who, prompts = config.folder, asked.subject.who, asked.prompts
     check_samples(prompts, config.engine)
     identity = {**asked.subject.identity, "reward_model": best_of.fingerprint()}
     paths = {"reward_model_path": str(best_of.reward_model)}
     begin(folder, replace(asked.subject, identity=identity, paths=paths), overwrite=config.overwrite)
-    best = choose(best_of, engine, prompts, config.seed, folder)
+    samples = draw(_engine(config, who), prompts, max(best_of.sizes), config.seed, folder)
+    best = choose(best_of, samples, prompts, folder)
     metrics = {}
     for size, chosen in best.items():
         part = replace(asked, subject=replace(asked.subject, identity=identity | {"best_of": size}, paths=paths))
