@@ -34,7 +34,15 @@ from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.record_files import read_json, read_jsonl, read_prompts, read_responses, write_json, write_jsonl
+from multifaceted.record_files import (
+    RecordError,
+    read_json,
+    read_jsonl,
+    read_prompts,
+    read_responses,
+    write_json,
+    write_jsonl,
+)
 from multifaceted.records import (
     LIKELIHOODS,
     PROMPTS,
@@ -188,9 +196,14 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, asked: Asked) -> Sc
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
+    metrics = task.metrics_of_records()  # refuses first what is no evaluation
     subject = read_json(task.subject / RUN)
+    if (folder / RUN).exists():
+        raise RecordError(
+            f"{folder} holds an evaluation, whose {SCORES} would be lost; name another folder with into=..."
+        )
     policy = {"path": subject["policy_path"], "fingerprint": subject["policy"]}
-    scores = Scores(task=task.name, policy=policy, metrics=task.metrics_of_records())
+    scores = Scores(task=task.name, policy=policy, metrics=metrics)
     write_json(folder / SCORES, scores)
     return scores
 
