@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import multifaceted.inference.classifier
 from multifaceted.inference.classifier import Classifier, toxicity_label
@@ -57,6 +58,14 @@ def test_labels_exclude_each_other_or_not_as_the_config_says(tmp_path, labels, p
 def test_a_classifier_of_something_else_is_refused_with_its_labels(tmp_path):
     with pytest.raises(EngineError, match="has no label toxicity or toxic; it has sadness, joy"):
         toxicity_label(write_classifier(tmp_path, ("sadness", "joy")))
+
+
+def test_a_classifier_without_a_head_is_refused(tmp_path):
+    folder = write_classifier(tmp_path / "classifier")
+    weights = {n: w for n, w in load_file(folder / "model.safetensors").items() if not n.startswith("classifier.")}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EngineError, match="lacks weights of a RobertaForSequenceClassification"):
+        Classifier.load(folder)
 
 
 def test_a_text_that_is_too_long_is_refused_by_id(classifier):

@@ -197,8 +197,18 @@ def test_a_policy_is_loaded_once_however_often_it_is_asked(tiny_run, monkeypatch
     engine = PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
     assert list(engine.answer([], seed=0)) == [] and engine.files() and not loads, "nothing is asked yet"
     first, again = (list(engine.answer([request("Rain?")], seed=0)) for _ in range(2))
-    assert first == again and loads == [{"use_safetensors": True, "trust_remote_code": False}]
+    assert first == again and len(loads) == 1
+    assert loads[0]["use_safetensors"] is True and loads[0]["trust_remote_code"] is False
     assert isinstance(engine, Engine) and engine == PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_run, tmp_path):
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    weights = load_file(policy / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, policy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EngineError, match=r"lacks weights of a MistralForCausalLM.*'model.layers.0.self_attn.q_proj"):
+        answers(PolicyEngine(), policy, request("Rain?"))
 
 
 def test_prompts_with_other_settings_are_answered_as_each_alone(tiny_run):

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from multifaceted.inference.loading import whole_model
 from multifaceted.inference.rendering import chat_tokenizer, rendered
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
@@ -139,12 +140,10 @@ class PolicyEngine:
     def _load(self) -> _Loaded:
         if self._loaded is None:
             folder, tokenizer = self._prepared().files.folder, self._prepared().tokenizer
-            safe = {"use_safetensors": True, "trust_remote_code": False}
-            model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, **safe))
+            model = whole_model(AutoModelForCausalLM, folder, self.device)
             ends = ends_of_turn(model, tokenizer)
             model.generation_config = GenerationConfig()  # its sampling settings are not what was asked for
-            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            self._loaded = _Loaded(cast(PreTrainedModel, model.to(device).eval()), ends)
+            self._loaded = _Loaded(model, ends)
         return self._loaded
 
     def _settled(self, wanted: Sampling) -> Settled:
