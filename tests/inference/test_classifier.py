@@ -1,5 +1,7 @@
 """A classifier gives the probability of its label of toxicity, whatever the batch."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +10,10 @@ from safetensors.torch import load_file, save_file
 
 import multifaceted.inference.classifier
 from multifaceted.inference.classifier import Classifier, toxicity_label
+from multifaceted.inference.likelihood import LikelihoodModel
 from multifaceted.inference.loading import model_folder
 from multifaceted.inference.requests import EngineError
+from multifaceted.inference.rewards import RewardModel
 from tests.inference.classifiers import DETOXIFY, write_classifier
 
 
@@ -83,3 +87,17 @@ def test_pickles_and_models_that_are_not_there_are_refused(folder, tmp_path, mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EngineError, match=r"task.fluency: nobody/nothing is no folder .* hf download nobody/nothing"):
         model_folder("nobody/nothing", "task.fluency")
+
+
+@pytest.mark.parametrize("load", [toxicity_label, LikelihoodModel.load, RewardModel.load])
+def test_code_that_a_model_brings_is_never_run_and_nobody_is_asked_to(load, tmp_path, monkeypatch):
+    folder = write_classifier(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('this code ran')")
+    monkeypatch.setattr("builtins.input", lambda *question: pytest.fail(f"somebody is asked: {question}"))
+    with pytest.raises(ValueError, match=r"custom code|is a reward model|has no chat template"):
+        load(folder)

@@ -15,6 +15,7 @@ in another way in another batch.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,12 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.inference.loading import model_and_tokenizer
 from multifaceted.inference.rendering import rendered
 from multifaceted.inference.requests import EngineError, Request, in_user_turn, named
-from multifaceted.model.folder import refuse_reward_model
+from multifaceted.model.policy_files import refuse_what_cannot_write
 from multifaceted.records import Likelihood
 from multifaceted.template import render_answered, set_template
 
@@ -91,9 +92,9 @@ class LikelihoodModel:
             template: one of ours in place of the chat template that the model brings, or lacks.
 
         Raises:
-            ValueError: it is a reward model, or the template is not for its tokenizer.
+            ValueError: it is a reward model, an encoder or the like, or the template is not for its tokenizer.
         """
-        refuse_reward_model(str(folder), AutoConfig.from_pretrained(folder).architectures)
+        refuse_what_cannot_write(str(folder), json.loads((folder / "config.json").read_text(encoding="utf-8")))
         model, tokenizer = model_and_tokenizer(AutoModelForCausalLM, folder, device)
         if template is not None:
             set_template(tokenizer, template, key="engine.template")

@@ -77,11 +77,11 @@ class RewardModel:
             EngineError: its tokenizer has no chat template.
         """
         refuse_policy(str(folder), check_model_folder(folder).get("architectures"))
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
         if not tokenizer.chat_template:
             raise EngineError(f"{folder} has no chat template, so there is no telling how to put a conversation to it")
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         if found["missing_keys"] or not hasattr(model, "score") or model.config.num_labels != 1:
             lacking = ", ".join(sorted(found["missing_keys"])) or "a head called score with one label"
