@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multifaceted.config import build, to_plain
+from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
 from multifaceted.evaluation.judge import Judge
@@ -170,6 +170,13 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     pair, scores = judged(roomy, "task=pairwise", f"prompts={prompts}", f"task.against={theirs}")
     assert scores.metrics["multifaceted_bench/consistency"].unscored == 2 * (3 - empty)
     assert len(list(read_jsonl(pair.folder / VERDICTS))) >= 3 * 2 * 2 and "tie_win" in score_table(scores)
+
+
+def test_a_judge_whom_nobody_asks_is_refused(policy):
+    """It would be in the record as if it had decided, and the same command without it would be refused."""
+    for task in ("mini", "crows_pairs", "real_toxicity_prompts"):
+        with pytest.raises(ConfigError, match="asks no judge; leave judge out"):
+            build(composed("eval", [f"policy={policy}", f"task={task}", "judge=paper"]), EvalConfig)
 
 
 def test_a_policy_leaves_the_memory_to_the_judge(roomy, tmp_path, monkeypatch):
