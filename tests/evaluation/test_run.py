@@ -11,10 +11,12 @@ import pytest
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
+from multifaceted.evaluation.identity import decisive
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import rescore, run
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
+from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
 from multifaceted.tables import score_table
@@ -83,6 +85,17 @@ def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
         assert server.asked.total() == 44, "read from the folder, and then from the ledger"
         with pytest.raises(RecordError, match="made with another engine"):
             evaluate(policy, *asked, "engine.temperature=0.5", small=SMALL[:1])
+
+
+def test_what_extra_holds_decides_whatever_its_names(tmp_path):
+    """Of the engine's own fields `timeout` and `price` say how it is asked; what is sent under such names does not."""
+
+    def settings(**extra):
+        engine = ServerEngine(model="m", ledger=tmp_path / "l", timeout=9.0, extra={"priority": 1, **extra})
+        return decisive(engine, to_plain(engine))
+
+    assert settings(timeout=1, path="a") != settings(timeout=2, path="a") != settings(timeout=2, path="b")
+    assert not {"timeout", "price", "ledger"} & {*settings()}
 
 
 def test_responses_can_come_from_a_file(policy, tmp_path):
