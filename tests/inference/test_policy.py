@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from array import array
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.rendering import tokens_of
 from multifaceted.inference.requests import Engine, EngineError, Request, request_seed
 from multifaceted.inference.sampling import GumbelNoise
 from multifaceted.records import Sampling
@@ -209,6 +211,16 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_run, tmp_path):
     save_file(weights, policy / "model.safetensors", {"format": "pt"})
     with pytest.raises(EngineError, match=r"lacks weights of a MistralForCausalLM.*'model.layers.0.self_attn.q_proj"):
         answers(PolicyEngine(), policy, request("Rain?"))
+
+
+def test_tokens_are_kept_as_arrays_and_do_not_depend_on_what_is_tokenized_together(tiny_run, monkeypatch):
+    """Lists would take 136 bytes a token: 3 GB for the questions of a bench to a judge."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run.exported)
+    texts = [f"What is rain, {n}?" for n in range(7)] + [""]
+    monkeypatch.setattr("multifaceted.inference.rendering.AT_ONCE", 3)
+    found = tokens_of(tokenizer, texts)
+    assert all(isinstance(each, array) for each in found)
+    assert [list(each) for each in found] == tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def test_prompts_with_other_settings_are_answered_as_each_alone(tiny_run):

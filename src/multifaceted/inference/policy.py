@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, cast
@@ -17,7 +18,7 @@ from transformers import (
 )
 
 from multifaceted.inference.loading import whole_model
-from multifaceted.inference.rendering import chat_tokenizer, rendered
+from multifaceted.inference.rendering import chat_tokenizer, rendered, tokens_of
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
 from multifaceted.model.policy_files import PolicyFiles, resolve_policy
@@ -157,10 +158,10 @@ class PolicyEngine:
         stated = {name: value for name, value in asdict(own.or_else(wanted)).items() if value is not None}
         return Settled(**stated)
 
-    def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
+    def _encode(self, requests: Sequence[Request]) -> list[array[int]]:
         tokenizer = self._prepared().tokenizer
         texts = [rendered(tokenizer, request, system_in_user=self.system_in_user) for request in requests]
-        encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = tokens_of(tokenizer, texts)
         context = _context(self._load().model)
         for request, ids in zip(requests, encoded, strict=True):
             if context is not None and len(ids) >= context:
@@ -171,12 +172,14 @@ class PolicyEngine:
         return encoded
 
     @torch.no_grad()
-    def _answer(self, encoded: list[list[int]], seeds: list[int], settled: Settled) -> list[_Answer]:
+    def _answer(self, encoded: Sequence[array[int]], seeds: list[int], settled: Settled) -> list[_Answer]:
         """The answer to each prompt."""
         (model, ends), most = self._load(), settled.max_tokens
         width = max(map(len, encoded))
         # Before a prompt its own first token, masked: a repetition penalty sees padding too, as if it had been said.
-        input_ids = torch.tensor([ids[:1] * (width - len(ids)) + ids for ids in encoded], device=model.device)
+        input_ids = torch.tensor(
+            [[*ids[:1] * (width - len(ids)), *ids] for ids in encoded], dtype=torch.long, device=model.device
+        )
         attention_mask = torch.tensor(
             [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
         )

@@ -18,12 +18,11 @@ from torch.nn.functional import linear
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from multifaceted.inference.rendering import AT_ONCE, tokens_of
 from multifaceted.inference.requests import EngineError
 from multifaceted.model.folder import check_model_folder, refuse_policy
 
 BATCH_TOKENS = 16_384
-AT_ONCE = 1000
-"""Conversations that are tokenized together: lists of ids take nine times the memory of arrays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,27 +142,22 @@ class RewardModel:
         # In bf16 the head would give many responses of a prompt the same reward.
         return linear(last.float(), cast(nn.Linear, self.model.score).weight.float())[:, 0]
 
-    def _encode(self, conversations: Sequence[Answered]) -> list[Sequence[int]]:
+    def _encode(self, conversations: Sequence[Answered]) -> list[array[int]]:
         """The tokens of each conversation with its answer."""
-        paths: list[Sequence[int]] = []
+        paths: list[array[int]] = []
         for begin in range(0, len(conversations), AT_ONCE):
             part = conversations[begin : begin + AT_ONCE]
-            paths += (array("i", ids) for ids in self._tokens([self._rendered(each, answered=True) for each in part]))
+            paths += tokens_of(self.tokenizer, [self._rendered(each, answered=True) for each in part])
         for each, path in zip(conversations, paths, strict=True):
             if len(path) <= self.max_length:
                 continue
-            (prompt,) = self._tokens([self._rendered(each, answered=False)])
+            (prompt,) = tokens_of(self.tokenizer, [self._rendered(each, answered=False)])
             if len(prompt) >= self.max_length:
                 raise EngineError(
                     f"prompt {each.id!r} has {len(prompt)} tokens, and the reward model reads {self.max_length}: there"
                     " is no room for a response; shorten its system message or instruction"
                 )
         return paths
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        # Without special tokens: the template has written BOS already, where there is one.
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return ids
 
     def _rendered(self, each: Answered, *, answered: bool) -> str:
         """The bytes of a prompt, or of the prompt with its answer."""
