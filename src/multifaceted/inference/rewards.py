@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from multifaceted.inference.rendering import AT_ONCE, tokens_of
 from multifaceted.inference.requests import EngineError
 from multifaceted.model.folder import check_model_folder, refuse_policy
+from multifaceted.template import special_tokens
 
 BATCH_TOKENS = 16_384
 
@@ -170,8 +171,7 @@ class RewardModel:
 
     def _special(self) -> re.Pattern[str]:
         """Whatever begins or ends a turn."""
-        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
-        return re.compile("|".join(map(re.escape, {*self.tokenizer.all_special_tokens, *added})))
+        return re.compile("|".join(map(re.escape, special_tokens(self.tokenizer))) or r"(?!)")  # without any, nothing
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
