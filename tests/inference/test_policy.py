@@ -66,6 +66,15 @@ def test_padding_is_nothing_that_a_repetition_penalty_counts(tiny_run, tmp_path)
     assert any(reply.finished for reply in alone)
 
 
+def test_a_long_prompt_takes_no_room_from_others(tiny_run):
+    engine = PolicyEngine(temperature=0.0)
+    asked = [request("a", "What is rain?"), request("b", "What is snow, then?")]
+    alone = [answers(engine, tiny_run.exported, each)[0] for each in asked]
+    assert max(reply.completion_tokens for reply in alone) > 100
+    *together, long = answers(engine, tiny_run.exported, *asked, request("long", system="Be kind. " * 59))
+    assert 512 - long.prompt_tokens < 100 and together == alone
+
+
 def test_streams_belong_to_prompts():
     a, b, again = request("a"), request("b"), request("a", sample=1)
     assert request_seed(0, a) == request_seed(0, request("a", system="Be brief."))

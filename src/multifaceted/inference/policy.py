@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from tqdm import tqdm
@@ -25,6 +26,8 @@ from multifaceted.model.policy_files import PolicyFiles, resolve_policy
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.records import Sampling
 from multifaceted.template import shipped_templates
+
+T = TypeVar("T")
 
 
 class _Ready(NamedTuple):
@@ -112,23 +115,43 @@ class PolicyEngine:
             return
         tokenizer = self._prepared().tokenizer
         encoded = self._encode(requests)
-        groups: dict[Settled, list[int]] = {}
-        for index in sorted(range(len(requests)), key=lambda i: len(encoded[i])):
-            groups.setdefault(self._settled(requests[index].sampling), []).append(index)
         with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
-            for settled, members in _batches(groups, self.batch_size):
-                seeds = [request_seed(seed, requests[i]) for i in members]
-                answers = self._answer([encoded[i] for i in members], seeds, settled)
-                bar.update(len(members))
-                for index, answer in zip(members, answers, strict=True):
-                    yield Reply(
-                        id=requests[index].id,
-                        text=cast(str, tokenizer.decode(answer.tokens, skip_special_tokens=True)),
-                        finished=answer.finished,
-                        prompt_tokens=len(encoded[index]),
-                        completion_tokens=len(answer.tokens) + answer.finished,
-                        first_token=answer.first_token,
-                    )
+            for index, answer in self._answers(requests, encoded, seed):
+                bar.update()
+                yield Reply(
+                    id=requests[index].id,
+                    text=cast(str, tokenizer.decode(answer.tokens, skip_special_tokens=True)),
+                    finished=answer.finished,
+                    prompt_tokens=len(encoded[index]),
+                    completion_tokens=len(answer.tokens) + answer.finished,
+                    first_token=answer.first_token,
+                )
+
+    def _answers(
+        self, requests: Sequence[Request], encoded: Sequence[array[int]], seed: int
+    ) -> Iterator[tuple[int, _Answer]]:
+        """The answer to each request, with its place among them.
+
+        The longest prompt of a batch leaves the others less room than they have alone. Those that it cuts are answered
+        again among prompts of their own length.
+        """
+        context = _context(self._load().model) or sys.maxsize
+        pending, apart = sorted(range(len(requests)), key=lambda place: len(encoded[place])), False
+        while pending:
+            groups: dict[tuple[Settled, int], list[int]] = {}
+            for place in pending:
+                length = len(encoded[place]) if apart else 0
+                groups.setdefault((self._settled(requests[place].sampling), length), []).append(place)
+            pending, apart = [], True
+            for (settled, _), members in _batches(groups, self.batch_size):
+                seeds = [request_seed(seed, requests[place]) for place in members]
+                answers = self._answer([encoded[place] for place in members], seeds, settled)
+                for place, answer in zip(members, answers, strict=True):
+                    room = min(settled.max_tokens, context - len(encoded[place]))
+                    if answer.finished or len(answer.tokens) >= room:
+                        yield place, answer
+                    else:
+                        pending.append(place)
 
     def _prepared(self) -> _Ready:
         if self._ready is None:
@@ -218,7 +241,7 @@ def _context(model: PreTrainedModel) -> int | None:
     return cast("int | None", getattr(model.config, "max_position_embeddings", None))
 
 
-def _batches(groups: Mapping[Settled, Sequence[int]], size: int) -> Iterator[tuple[Settled, Sequence[int]]]:
-    for settled, members in groups.items():
+def _batches(groups: Mapping[T, Sequence[int]], size: int) -> Iterator[tuple[T, Sequence[int]]]:
+    for alike, members in groups.items():
         for begin in range(0, len(members), size):
-            yield settled, members[begin : begin + size]
+            yield alike, members[begin : begin + size]
