@@ -76,7 +76,8 @@ def test_every_group_choice_builds(choice):
 def test_every_eval_choice_builds(choice):
     if choice.endswith("=inspect"):
         pytest.importorskip("inspect_ai")
-    assert build(composed("eval", [choice, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
+    judged = ["task=rubric"] if choice.startswith("judge=") else []
+    assert build(composed("eval", [choice, *judged, "policy=somewhere", *REQUIRED.get(choice, [])]), EvalConfig)
 
 
 PUBLISHED_JUDGES = {  # model, runs, retries, temperature, tokens, alternatives of the first, price of both kinds
@@ -89,15 +90,16 @@ PUBLISHED_JUDGES = {  # model, runs, retries, temperature, tokens, alternatives 
 
 @pytest.mark.parametrize(("name", "settings"), PUBLISHED_JUDGES.items(), ids=PUBLISHED_JUDGES)
 def test_a_published_judge_has_its_settings_and_is_named_by_its_model(name, settings):
-    judge = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.max_spend=50"]), EvalConfig).judge
+    asked = ["task=rubric", f"judge={name}", "policy=a"]
+    judge = build(composed("eval", [*asked, "judge.engine.max_spend=50"]), EvalConfig).judge
     assert judge is not None and isinstance(judge.engine, ServerEngine)
     engine = judge.engine
     assert judge.name == engine.model and engine.top_p == (0.9 if name == "paper" else None)
-    asked = (engine.model, judge.runs, judge.retries, engine.temperature, engine.max_tokens, engine.top_logprobs)
-    assert (*asked, engine.price.input, engine.price.output) == settings and engine.max_spend == 50
-    other = build(composed("eval", [f"judge={name}", "policy=a", "judge.engine.model=qwen"]), EvalConfig).judge
+    found = (engine.model, judge.runs, judge.retries, engine.temperature, engine.max_tokens, engine.top_logprobs)
+    assert (*found, engine.price.input, engine.price.output) == settings and engine.max_spend == 50
+    other = build(composed("eval", [*asked, "judge.engine.model=qwen"]), EvalConfig).judge
     assert other is not None and other.name == "qwen"
-    named = build(composed("eval", [f"judge={name}", "policy=a", "judge.name=mine"]), EvalConfig).judge
+    named = build(composed("eval", [*asked, "judge.name=mine"]), EvalConfig).judge
     assert named is not None and named.name == "mine"
 
 
@@ -160,7 +162,7 @@ def test_best_of_is_asked_for_by_naming_its_reward_model():
         (["task=rubric", "task.controls=[flop]"], "task.controls: ['flop'] does not fit"),
         (["task=mini", "bench=a"], "unknown key 'task.bench'"),
         (["judge=policy", "judge.engine.policy=a", "judge.runs=0"], "judge: runs is 0"),
-        (["judge=policy", "judge.engine=${engine}"], "judge.engine.policy is missing"),
+        (["task=rubric", "judge=policy", "judge.engine=${engine}"], "judge.engine.policy is missing"),
         (["engine.policy=a"], "engine.policy=a: what is evaluated is named by policy=... alone"),
         (["engine.template=vicuna"], "engine: template is 'vicuna'; there are chatml, gemma, janus"),
         (["engine.top_logprobs=-1"], "engine: top_logprobs is -1"),

@@ -13,7 +13,7 @@ from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.rubric import RubricTask
 from multifaceted.evaluation.run import run
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_prompts, write_json, write_jsonl
-from multifaceted.records import PROMPTS, RESPONSES, RUN, SCORES, VERDICTS
+from multifaceted.records import PROMPTS, RESPONSES, RULE, RUN, SCORES, VERDICTS, Prompt, Response, Verdict
 from multifaceted.tables import score_table
 from tests.conftest import composed
 from tests.evaluation.engines import section
@@ -103,7 +103,7 @@ def test_what_a_rule_decided_is_no_agreement(evaluation, caplog):
     second = evaluation("b", by_run(3), answer)
     equal = agreed(first, second)[f"{BENCH}/equal"]
     assert (equal.value, equal.n, equal.unscored) == (0.0, 6 * 4, 0)
-    assert "12 ratings of empty responses" in caplog.text
+    assert "12 ratings that a rule decided are left out" in caplog.text
 
 
 def test_other_responses_are_refused_and_other_questions_are_told(evaluation, caplog):
@@ -204,6 +204,24 @@ def test_outcomes_of_pairs_are_names(tmp_path, labels):
     people = labels([{"prompt": "p0", "score": "win"}, {"prompt": "p1", "score": "both_bad"}])
     equal = agreed(first, people)["bench/equal"]
     assert (equal.value, equal.n, equal.unscored) == (0.5, 4, 2)
+
+
+def test_what_a_rule_decided_is_left_out_though_no_response_was_empty(tmp_path):
+    """AlpacaEval's equal answers are a draw by rule, on which no two judges can disagree."""
+    draw = Verdict(
+        **dict(prompt="p", response="p", policy="f", judge=RULE, run=0, score=1.5, text="", attempt=0, asked="q"),
+        order="policy_first",
+    )
+    for name, score in (("a", 1.2), ("b", 1.8)):
+        said = replace(draw, prompt="s", response="s", judge=name, score=score, attempt=1)
+        folder = tmp_path / name
+        write_jsonl(folder / PROMPTS, [Prompt(id=id_, split="x", system=None, instruction=id_) for id_ in "ps"])
+        write_jsonl(folder / RESPONSES, [Response(id=id_, text="Yes.", finished=True) for id_ in "ps"])
+        write_jsonl(folder / VERDICTS, [draw, said])
+        write_json(folder / RUN, {"judge": {"name": name}})
+        write_json(folder / SCORES, {"task": "alpaca_eval"})
+    equal = agreed(tmp_path / "a", tmp_path / "b")["x/equal"]
+    assert (equal.value, equal.n) == (0.0, 1)
 
 
 def test_the_app_writes_scores_beside_the_first(evaluation, labels):

@@ -72,7 +72,7 @@ def test_both_orders_are_played_and_a_clear_win_counts_threefold(files):
     assert {name.removeprefix("arena_hard/"): (e.value, e.n, e.unscored) for name, e in found.items()} == {
         "win_rate": (pytest.approx(100 * (2 + 1 + 1) / (2 + 6 + 2 + 6 + 2)), 10, 2),
         "rating": (pytest.approx(1000 + 400 * math.log10(4 / 14), abs=1e-3), 18, 2),
-        "consistency": (1.0, 5, 1),
+        "consistency": (1.0, 3, 1),
         "avg_length": (pytest.approx(sum(map(len, OURS)) / 6), 6, 0),
         "unscored": (pytest.approx(2 / 12), 12, 0),
         "empty": (pytest.approx(4 / 12), 12, 0),

@@ -1,7 +1,9 @@
 """Best-of-N: samples are drawn and rewarded once, the best among the first N is evaluated, and nothing is lost."""
 
+import gc
 import json
 import shutil
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -17,7 +19,7 @@ from multifaceted.evaluation.run import run
 from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
-from multifaceted.inference.rewards import Reward
+from multifaceted.inference.rewards import Reward, RewardModel
 from multifaceted.mini.rules import satisfies
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_records
 from multifaceted.records import CURVE, RESPONSES, RUN, SAMPLES, SCORES, VERDICTS, Prompt, Sample
@@ -111,6 +113,34 @@ def test_another_reward_model_or_engine_in_the_same_folder_is_refused(policy, re
     written = (config.folder / SAMPLES).stat().st_mtime_ns
     evaluate(policy, reward_model, "overwrite=true")
     assert (config.folder / SAMPLES).stat().st_mtime_ns > written
+
+
+def test_what_was_chosen_is_not_taken_for_what_is_drawn(policy, reward_model):
+    """The same policy, settings, seed and prompts, but another response."""
+    config, _ = evaluate(policy, reward_model)
+    plain = [f"policy={policy}", *SMALL[:3]]
+    for folder in (config.folder / "best_of_4", config.folder):
+        other = build(composed("eval", [*plain, f"into={folder}"]), EvalConfig)
+        with pytest.raises(RecordError, match="made with another reward_model"):
+            run(other, to_plain(other))
+
+
+def test_a_policy_leaves_the_memory_to_the_reward_model(policy, reward_model, monkeypatch):
+    models, load, read = [], PolicyEngine._load, RewardModel.load
+
+    def loaded(self):
+        found = load(self)
+        models.append(weakref.ref(found.model))
+        return found
+
+    def rewarding(folder):
+        gc.collect()
+        assert models and all(model() is None for model in models)
+        return read(folder)
+
+    monkeypatch.setattr(PolicyEngine, "_load", loaded)
+    monkeypatch.setattr(RewardModel, "load", rewarding)
+    evaluate(policy, reward_model)
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,16 @@ def test_the_app_compares_and_says_who_is_compared(evaluation):
     assert "difference" in score_table(scores).splitlines()[1]
     elsewhere = replace(config, task=CompareTask(ours=ours, theirs=ours))
     assert elsewhere.folder != config.folder, "another opponent's figures do not take their place"
+
+
+def test_the_app_refuses_what_is_no_evaluation_and_overwrites_none(evaluation, tmp_path):
+    ours = evaluation("ours", follows)
+    write_json(tmp_path / "run" / RUN, {"version": 1, "command": "python train.py"})
+    for overrides, message in (
+        ([f"task.ours={tmp_path}/run", f"into={tmp_path}/out"], "run holds no verdicts of a judge"),
+        ([f"task.ours={ours}", f"into={ours}"], "holds an evaluation, whose scores.json would be lost"),
+    ):
+        config = build(composed("eval", ["task=compare", f"task.theirs={ours}", *overrides]), EvalConfig)
+        with pytest.raises(RecordError, match=message):
+            run(config, to_plain(config))
+    assert read_json(ours / SCORES)["task"] == "rubric_multifaceted_bench"

@@ -1,16 +1,22 @@
 """The evaluation app's run on a real, tiny policy folder."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 
-from multifaceted.config import build, to_plain
+from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
+from multifaceted.evaluation.identity import decisive
+from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import rescore, run
+from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
+from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import RecordError, read_json, read_jsonl, write_jsonl
 from multifaceted.records import RESPONSES, SCORES, VERDICTS, Prompt
 from multifaceted.tables import score_table
@@ -57,6 +63,17 @@ def test_other_settings_in_the_same_folder_are_refused(policy):
     evaluate(policy, "engine.max_tokens=13", "overwrite=true")
 
 
+def test_another_task_in_the_same_folder_is_refused(roomy, tmp_path):
+    """The prompts and the judge may be the same, and yet verdicts of pairs are no scores."""
+    path = write_bench(tmp_path, "multifaceted_bench", [row(0)])
+    config, _ = judged(roomy, "task=rubric", f"bench={path}")
+    before = (config.folder / VERDICTS).read_bytes()
+    files = [f"prompts={config.folder}/prompts.jsonl", f"task.against={config.folder}/responses.jsonl"]
+    with pytest.raises(RecordError, match="made with another task"):
+        judged(roomy, "task=pairwise", *files, f"into={config.folder}")
+    assert (config.folder / VERDICTS).read_bytes() == before
+
+
 def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
     settings = ["engine=server", "engine.model=m", f"engine.ledger={tmp_path}/requests.sqlite"]
     with MockServer() as server:
@@ -69,6 +86,17 @@ def test_a_server_generates_once_whatever_it_is_asked_with(policy, tmp_path):
         assert server.asked.total() == 44, "read from the folder, and then from the ledger"
         with pytest.raises(RecordError, match="made with another engine"):
             evaluate(policy, *asked, "engine.temperature=0.5", small=SMALL[:1])
+
+
+def test_what_extra_holds_decides_whatever_its_names(tmp_path):
+    """Of the engine's own fields `timeout` and `price` say how it is asked; what is sent under such names does not."""
+
+    def settings(**extra):
+        engine = ServerEngine(model="m", ledger=tmp_path / "l", timeout=9.0, extra={"priority": 1, **extra})
+        return decisive(engine, to_plain(engine))
+
+    assert settings(timeout=1, path="a") != settings(timeout=2, path="a") != settings(timeout=2, path="b")
+    assert not {"timeout", "price", "ledger"} & {*settings()}
 
 
 def test_responses_can_come_from_a_file(policy, tmp_path):
@@ -156,6 +184,33 @@ def test_rubric_and_pairwise_end_to_end_with_a_policy_that_cannot_judge(roomy, t
     pair, scores = judged(roomy, "task=pairwise", f"prompts={prompts}", f"task.against={theirs}")
     assert scores.metrics["multifaceted_bench/consistency"].unscored == 2 * (3 - empty)
     assert len(list(read_jsonl(pair.folder / VERDICTS))) >= 3 * 2 * 2 and "tie_win" in score_table(scores)
+
+
+def test_a_judge_whom_nobody_asks_is_refused(policy):
+    """It would be in the record as if it had decided, and the same command without it would be refused."""
+    for task in ("mini", "crows_pairs", "real_toxicity_prompts"):
+        with pytest.raises(ConfigError, match="asks no judge; leave judge out"):
+            build(composed("eval", [f"policy={policy}", f"task={task}", "judge=paper"]), EvalConfig)
+
+
+def test_a_policy_leaves_the_memory_to_the_judge(roomy, tmp_path, monkeypatch):
+    models, load = [], PolicyEngine._load
+
+    def loaded(self):
+        found = load(self)
+        models.append(weakref.ref(found.model))
+        return found
+
+    def answer(self, *arguments):
+        gc.collect()
+        assert models and all(model() is None for model in models)
+        raise EngineError("that is all")
+
+    monkeypatch.setattr(PolicyEngine, "_load", loaded)
+    monkeypatch.setattr(Judge, "answer", answer)
+    path = write_bench(tmp_path, "multifaceted_bench", [row(0)])
+    with pytest.raises(EngineError, match="that is all"):
+        judged(roomy, "task=rubric", f"bench={path}")
 
 
 def test_a_model_of_the_hub_is_evaluated_by_its_id(policy, model_hub, tmp_path, monkeypatch):
@@ -339,6 +394,26 @@ def test_a_kill_loses_at_most_a_minute(monkeypatch):
     sizes = []
     generate(RuleEngine(lambda request: "So."), prompts, 0, {}, lambda responses: sizes.append(len(responses)))
     assert sizes == [1, 2, 3, 3]
+
+
+def test_an_interrupted_turn_leaves_the_responses_that_arrived(policy, monkeypatch):
+    """What a policy in this process has said is in no ledger, and would have to be generated anew."""
+    batches, generated = [], PolicyEngine._answer
+
+    def interrupted(self, encoded, *settings):
+        batches.append(len(encoded))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return generated(self, encoded, *settings)
+
+    monkeypatch.setattr(PolicyEngine, "_answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(policy)
+    rows = list(read_jsonl(policy.parent / "eval" / "mini_test_seed-0" / RESPONSES))
+    assert len(rows) == 14
+    config, _ = evaluate(policy)
+    assert sum(batches) == 44 + 7, "of the third batch nothing had arrived"
+    assert [row for row in read_jsonl(config.folder / RESPONSES) if row in rows] == rows
 
 
 def test_an_engine_that_leaves_prompts_open_is_said(policy):

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,24 @@ def test_wandb_offline_gets_figures_and_tables(folder, scores, monkeypatch):
     assert len(tables["responses"]["data"]) == 3 and tables["summary"]["columns"][:2] == ["split", "metric"]
     (binary,) = run.glob("*.wandb")
     assert b"eval/rubric_koala/koala/score/style" in binary.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("runs/orpo/policy", "orpo"),
+        ("outputs/rm/reward_model", "rm"),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "mistralai/Mistral-7B-Instruct-v0.2"),
+        ("gpt-4", "gpt-4"),
+        ("policy", "policy"),
+    ],
+)
+def test_a_run_is_named_by_what_tells_models_apart(path, shown, scores, tmp_path, monkeypatch):
+    """Models of one owner on the hub would all have his name."""
+    named = []
+    monkeypatch.setattr(Wandb, "start", lambda self, folder, name, *others, **more: named.append(name))
+    track(Wandb(), tmp_path, replace(scores, policy={"path": path, "fingerprint": "f"}), {})
+    assert named == [f"{shown} rubric_koala"]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the code is in no git checkout")

@@ -1,14 +1,19 @@
 """A classifier gives the probability of its label of toxicity, whatever the batch."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import multifaceted.inference.classifier
 from multifaceted.inference.classifier import Classifier, toxicity_label
+from multifaceted.inference.likelihood import LikelihoodModel
 from multifaceted.inference.loading import model_folder
 from multifaceted.inference.requests import EngineError
+from multifaceted.inference.rewards import RewardModel
 from tests.inference.classifiers import DETOXIFY, write_classifier
 
 
@@ -59,6 +64,14 @@ def test_a_classifier_of_something_else_is_refused_with_its_labels(tmp_path):
         toxicity_label(write_classifier(tmp_path, ("sadness", "joy")))
 
 
+def test_a_classifier_without_a_head_is_refused(tmp_path):
+    folder = write_classifier(tmp_path / "classifier")
+    weights = {n: w for n, w in load_file(folder / "model.safetensors").items() if not n.startswith("classifier.")}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EngineError, match="lacks weights of a RobertaForSequenceClassification"):
+        Classifier.load(folder)
+
+
 def test_a_text_that_is_too_long_is_refused_by_id(classifier):
     with pytest.raises(EngineError, match=r"'a#3' has \d+ tokens, and the classifier's context is 64"):
         classifier.probabilities([("a#3", "fool " * 100)])
@@ -74,3 +87,17 @@ def test_pickles_and_models_that_are_not_there_are_refused(folder, tmp_path, mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EngineError, match=r"task.fluency: nobody/nothing is no folder .* hf download nobody/nothing"):
         model_folder("nobody/nothing", "task.fluency")
+
+
+@pytest.mark.parametrize("load", [toxicity_label, LikelihoodModel.load, RewardModel.load])
+def test_code_that_a_model_brings_is_never_run_and_nobody_is_asked_to(load, tmp_path, monkeypatch):
+    folder = write_classifier(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('this code ran')")
+    monkeypatch.setattr("builtins.input", lambda *question: pytest.fail(f"somebody is asked: {question}"))
+    with pytest.raises(ValueError, match=r"custom code|is a reward model|has no chat template"):
+        load(folder)

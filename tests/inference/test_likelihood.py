@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig
 
 from multifaceted.inference.likelihood import LikelihoodModel, Passage
 from multifaceted.inference.requests import EngineError
@@ -167,4 +167,10 @@ def test_damaged_weights_are_said(tiny):
 def test_a_reward_model_is_refused(tmp_path):
     LlamaConfig(architectures=["LlamaForSequenceClassification"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a reward model"):
+        LikelihoodModel.load(tmp_path)
+
+
+def test_an_encoder_is_refused(tmp_path):
+    RobertaConfig(architectures=["RobertaForMaskedLM"]).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not load as a decoder that writes text"):
         LikelihoodModel.load(tmp_path)

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from array import array
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multifaceted.inference.policy import PolicyEngine
+from multifaceted.inference.rendering import tokens_of
 from multifaceted.inference.requests import Engine, EngineError, Request, request_seed
 from multifaceted.inference.sampling import GumbelNoise
 from multifaceted.records import Sampling
@@ -48,6 +51,28 @@ def test_the_order_of_requests_changes_no_answer(tiny_run):
     replies = answers(engine, tiny_run.exported, *asked)
     assert replies[::-1] == answers(engine, tiny_run.exported, *asked[::-1])
     assert len({reply.text for reply in replies}) > 1
+
+
+def test_padding_is_nothing_that_a_repetition_penalty_counts(tiny_run, tmp_path):
+    """A token that ends an answer is in no prompt of this template, so nothing may make it rarer."""
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    weights = load_file(policy / "model.safetensors")
+    weights["model.norm.weight"] *= 40  # surer of itself than two steps of training make it
+    save_file(weights, policy / "model.safetensors", {"format": "pt"})
+    asked = [request(f"{n}", "What is rain?") for n in range(24)]
+    engine = PolicyEngine(max_tokens=100, repetition_penalty=1.5)
+    alone = answers(engine, policy, *asked)
+    assert answers(engine, policy, *asked, request("long", "What is rain? " * 8))[:-1] == alone
+    assert any(reply.finished for reply in alone)
+
+
+def test_a_long_prompt_takes_no_room_from_others(tiny_run):
+    engine = PolicyEngine(temperature=0.0)
+    asked = [request("a", "What is rain?"), request("b", "What is snow, then?")]
+    alone = [answers(engine, tiny_run.exported, each)[0] for each in asked]
+    assert max(reply.completion_tokens for reply in alone) > 100
+    *together, long = answers(engine, tiny_run.exported, *asked, request("long", system="Be kind. " * 59))
+    assert 512 - long.prompt_tokens < 100 and together == alone
 
 
 def test_streams_belong_to_prompts():
@@ -183,8 +208,28 @@ def test_a_policy_is_loaded_once_however_often_it_is_asked(tiny_run, monkeypatch
     engine = PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
     assert list(engine.answer([], seed=0)) == [] and engine.files() and not loads, "nothing is asked yet"
     first, again = (list(engine.answer([request("Rain?")], seed=0)) for _ in range(2))
-    assert first == again and loads == [{"use_safetensors": True, "trust_remote_code": False}]
+    assert first == again and len(loads) == 1
+    assert loads[0]["use_safetensors"] is True and loads[0]["trust_remote_code"] is False
     assert isinstance(engine, Engine) and engine == PolicyEngine(policy=str(tiny_run.exported), max_tokens=3)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_run, tmp_path):
+    policy = shutil.copytree(tiny_run.exported, tmp_path / "policy")
+    weights = load_file(policy / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, policy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EngineError, match=r"lacks weights of a MistralForCausalLM.*'model.layers.0.self_attn.q_proj"):
+        answers(PolicyEngine(), policy, request("Rain?"))
+
+
+def test_tokens_are_kept_as_arrays_and_do_not_depend_on_what_is_tokenized_together(tiny_run, monkeypatch):
+    """Lists would take 136 bytes a token: 3 GB for the questions of a bench to a judge."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run.exported)
+    texts = [f"What is rain, {n}?" for n in range(7)] + [""]
+    monkeypatch.setattr("multifaceted.inference.rendering.AT_ONCE", 3)
+    found = tokens_of(tokenizer, texts)
+    assert all(isinstance(each, array) for each in found)
+    assert [list(each) for each in found] == tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def test_prompts_with_other_settings_are_answered_as_each_alone(tiny_run):

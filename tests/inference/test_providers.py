@@ -240,7 +240,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
 
 @needed
 def test_the_configs_are_for_providers_that_know_no_repetition_penalty():
-    overrides = ["engine=inspect", "engine.model=a/b", "judge=inspect", "judge.engine.model=c/d", "task=mini"]
+    overrides = ["engine=inspect", "engine.model=a/b", "judge=inspect", "judge.engine.model=c/d", "task=rubric"]
     config = build(composed("eval", overrides), EvalConfig)
     assert isinstance(config.engine, InspectEngine) and config.engine.omits == ["repetition_penalty"]
     assert config.judge is not None and config.judge.name == "c/d"

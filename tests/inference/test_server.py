@@ -1,5 +1,7 @@
 """Asking a server: everything is answered once, within the caps, whatever goes wrong on the way."""
 
+import asyncio
+import json
 import logging
 import socket
 import sqlite3
@@ -21,6 +23,31 @@ from tests.inference.asking import engine, requests, totals
 from tests.inference.server import KINDS, MockServer
 
 KEY = "sk-a-very-secret-key"
+
+
+class Broken:
+    """Fails at its first request by a bug, while it waits for the others."""
+
+    secrets = ()
+
+    async def send(self, body):
+        await asyncio.sleep(0.02)
+        if body["messages"][-1]["content"].startswith("Response 0"):
+            raise RuntimeError("a bug")
+        await asyncio.sleep(0.2)
+        return json.dumps({"choices": [{"message": {"content": "So."}, "finish_reason": "stop"}]})
+
+    async def aclose(self):
+        pass
+
+
+def test_a_bug_loses_no_reply_that_is_in_flight(tmp_path, monkeypatch):
+    monkeypatch.setattr(ServerEngine, "_sender", lambda self: Broken)
+    asked = ServerEngine(model="judge", ledger=tmp_path / "l.sqlite", in_flight=3)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(asked.answer(requests(9), seed=0))
+    found = totals(tmp_path)
+    assert (found.sends, found.replies, found.lost) == (3, 2, 1)
 
 
 def test_a_request_is_sent_with_all_settings_and_its_reply_given(tmp_path, monkeypatch):

@@ -112,3 +112,10 @@ def test_a_decoder_is_not_refused(policy, architectures):
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"architectures": architectures, "model_type": "mistral"}))
     assert resolve_policy(str(policy)).folder == policy
+
+
+def test_other_tokens_that_end_an_answer_are_another_policy(policy):
+    before = resolve_policy(str(policy)).fingerprint()
+    settings = json.loads((policy / "generation_config.json").read_text())
+    (policy / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [1, 5]}))
+    assert resolve_policy(str(policy)).fingerprint() != before

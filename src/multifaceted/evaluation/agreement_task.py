@@ -74,11 +74,11 @@ class AgreementTask:
             _check_same(*judged)
             prompts = {**judged[1].prompts, **prompts}
         ratings = [_ratings(finished) for finished in judged]
-        ruled = {_item(v) for finished in judged for v in finished.verdicts if v.empty}
+        ruled = {_item(v) for finished in judged for v in finished.verdicts if v.attempt == 0}
         if len(judged) == 1:
             ratings.append(_of_labels(read_labels(self.second), ratings[0], self))
         if ruled:
-            log.info("%d ratings of empty responses, which a rule decided, are left out", len(ruled))
+            log.info("%d ratings that a rule decided are left out", len(ruled))
         both = [{item: row for item, row in each.items() if item not in ruled} for each in ratings]
         return _metrics(prompts, both[0], both[1], _dimensions(judged))
 

@@ -82,7 +82,8 @@ class ArenaHardTask:
     def metrics(self, prompts: Sequence[Prompt], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """`arena_hard/<metric>`: `win_rate` in percent, `rating`, `avg_length` in characters, and shares.
 
-        `consistency` is the share of prompts on which both games have the same winner, or none.
+        `consistency` is the share of prompts on which both games have the same winner, or none; it leaves out those of
+        which a rule decided.
         """
         latest = list(latest_verdicts(verdicts_of(verdicts)).values())
         games = [_game(verdict) for verdict in latest]
@@ -90,7 +91,8 @@ class ArenaHardTask:
         lengths = {verdict.prompt: float(verdict.lengths[0]) for verdict in latest if verdict.lengths is not None}
         both: dict[tuple[str, int], list[Game]] = {}
         for verdict, game in zip(latest, games, strict=True):
-            both.setdefault((verdict.prompt, verdict.run), []).append(game)
+            if not verdict.empty:
+                both.setdefault((verdict.prompt, verdict.run), []).append(game)
         return {
             **metrics(games),
             f"{SPLIT}/rating": _rating(games),

@@ -76,14 +76,16 @@ def check_samples(prompts: Sequence[Prompt], engine: PolicyEngine | RemoteEngine
 
 
 def choose(
-    best_of: BestOf, engine: Engine, prompts: Sequence[Prompt], seed: int, folder: Path
+    best_of: BestOf, samples: Sequence[Sample], prompts: Sequence[Prompt], folder: Path
 ) -> dict[int, dict[str, Sample]]:
-    """By N, for each prompt the sample that is chosen. What the folder's `samples.jsonl` has is not made again.
+    """By N, for each prompt the sample that is chosen. A reward that a sample has is not computed again.
+
+    Args:
+        samples: as `draw` gives them.
 
     Raises:
-        EngineError: from the engine or the reward model; what was made before is written.
+        EngineError: from the reward model; what was rewarded before is written.
     """
-    samples = draw(engine, prompts, max(best_of.sizes), seed, folder)
     add_rewards(partial(RewardModel.load, best_of.reward_model), prompts, samples, folder)
     return {size: best_samples(samples, size) for size in best_of.sizes}
 

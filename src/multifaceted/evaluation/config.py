@@ -79,6 +79,8 @@ class EvalConfig:
             if isinstance(self.task, JudgedTask):
                 raise ValueError(f"task {self.task.name} needs a judge; name one with judge=..., such as judge=policy")
             return
+        if not isinstance(self.task, JudgedTask):
+            raise ValueError(f"task {self.task.name} asks no judge; leave judge out")
         if isinstance(self.judge.engine, PolicyEngine) and self.judge.engine.policy is None:
             raise ValueError("judge.engine.policy is missing; it names the folder or the hub id of the judge")
         if isinstance(self.task, ParticularTask):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def as_folder(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
-def decisive(engine: Engine, settings: Any) -> dict[str, Any]:
+def decisive(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What of an engine decides what it says.
 
     Args:
@@ -94,18 +95,13 @@ def decisive(engine: Engine, settings: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is a policy in this process that cannot answer, or a file that is not there.
     """
-    kept: dict[str, Any] = _kept(settings)
+    # Of the engine's own fields only: what `extra` holds is sent, whatever its names.
+    kept = {name: value for name, value in settings.items() if name not in INDECISIVE}
     if isinstance(engine, ResponseFile):
         kept["content"] = _content(engine.path)
     if isinstance(engine, PolicyEngine) and engine.policy is not None:
         kept["weights"] = engine.files().fingerprint()
     return kept
-
-
-def _kept(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _kept(value) for name, value in settings.items() if name not in INDECISIVE}
 
 
 def _content(path: Path) -> str:

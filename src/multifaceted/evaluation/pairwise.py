@@ -16,12 +16,11 @@ from multifaceted.data.benches.base import Kind
 from multifaceted.evaluation.judge import Question, at_the_end
 from multifaceted.evaluation.lengths import Preferred, length_controlled_win_rate
 from multifaceted.evaluation.material import is_empty, judge_messages
+from multifaceted.evaluation.opponents import read_opponents
 from multifaceted.evaluation.rubric_scores import group_by_benchmark, without_controls
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.evaluation.win_rates import Comparison, Outcome, judge_metrics, preference, win_rates
-from multifaceted.inference.files import ResponseFile
-from multifaceted.inference.requests import Request
 from multifaceted.record_files import RecordError, read_prompts
 from multifaceted.records import Estimate, Prompt, Response, Verdict
 
@@ -114,7 +113,7 @@ class PairwiseTask:
         if len(prompts) < len(every):
             log.info("%d prompts of controls are not compared", len(every) - len(prompts))
         _check(prompts)
-        self._opponents(prompts)
+        read_opponents(self.against, prompts)
         return prompts
 
     def _read(self) -> list[Prompt]:
@@ -123,13 +122,9 @@ class PairwiseTask:
         assert self.prompts_file is not None
         return read_prompts(self.prompts_file)
 
-    def _opponents(self, prompts: Sequence[Prompt]) -> dict[str, str]:
-        requests = [Request(id=prompt.id, messages=prompt.messages()) for prompt in prompts]
-        return {reply.id: reply.text for reply in ResponseFile(path=self.against).answer(requests, seed=0)}
-
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """Two a prompt, one for each order."""
-        opponents = self._opponents(prompts)
+        opponents = read_opponents(self.against, prompts)
         return [
             pair_question(prompt, responses[prompt.id].text, opponents[prompt.id], order)
             for prompt in prompts

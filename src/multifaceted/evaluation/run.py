@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multifaceted.evaluation.best_of import BestOf, check_samples, choose, write_chosen
+from multifaceted.evaluation.best_of import BestOf, check_samples, choose, draw, write_chosen
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.curve import curve_metrics, draw_curve
 from multifaceted.evaluation.folder import Subject, opened
@@ -35,7 +35,15 @@ from multifaceted.inference.likelihood import Passage
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
-from multifaceted.record_files import read_json, read_jsonl, read_prompts, read_responses, write_json, write_jsonl
+from multifaceted.record_files import (
+    RecordError,
+    read_json,
+    read_jsonl,
+    read_prompts,
+    read_responses,
+    write_json,
+    write_jsonl,
+)
 from multifaceted.records import (
     LIKELIHOODS,
     PROMPTS,
@@ -83,10 +91,16 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
     asked = _asked(config, config.task, plain)
     if asks_likelihoods(config.task):
         return _by_likelihood(config, config.task, asked)
-    engine = _engine(config, asked.subject.who)
     if config.best_of is not None:
-        return _best_of(config, config.best_of, asked, engine)
-    return _evaluate(config, config.folder, asked, partial(generate, engine, asked.prompts, config.seed))
+        return _best_of(config, config.best_of, asked)
+    return _evaluate(config, config.folder, asked, partial(_generated, config, asked))
+
+
+def _generated(
+    config: EvalConfig, asked: Asked, known: Mapping[str, Response], write: Callable[[Collection[Response]], None]
+) -> dict[str, Response]:
+    """What the model says; nothing else holds its engine, whose weights are thus gone before a judge loads its own."""
+    return generate(_engine(config, asked.subject.who), asked.prompts, config.seed, known, write)
 
 
 def _asked(config: EvalConfig, task: Task, plain: Mapping[str, Any]) -> Asked:
@@ -102,6 +116,9 @@ def _asked(config: EvalConfig, task: Task, plain: Mapping[str, Any]) -> Asked:
         "engine": settings,
         "seed": config.seed,
         "prompts": hashlib.sha256(json.dumps([asdict(each) for each in content]).encode()).hexdigest()[:16],
+        "task": task.name,
+        "reward_model": None,
+        "best_of": None,  # as it stands in the folder of a response that was chosen, which is not what is drawn here
     }
     judge = _judge(config, plain)
     return Asked(task=task, prompts=prompts, subject=Subject(who=who, identity=identity, seed=config.seed, judge=judge))
@@ -117,7 +134,7 @@ def _judge(config: EvalConfig, plain: Mapping[str, Any]) -> Mapping[str, Any] | 
 
 
 def _engine(config: EvalConfig, who: Evaluated) -> Engine:
-    """What answers for the model that is evaluated; a policy in this process leaves the memory to the judge after."""
+    """What answers for the model that is evaluated."""
     if isinstance(config.engine, PolicyEngine):
         return replace(config.engine, policy=str(who.folder))
     if isinstance(config.engine, RemoteEngine) and who.folder is not None and config.engine.revision is None:
@@ -158,7 +175,7 @@ def _say(config: EvalConfig, folder: Path, asked: Asked, responses: Mapping[str,
         config.judge.answer(questions, VerdictLog(folder / VERDICTS), asked.subject.who.fingerprint, config.seed)
 
 
-def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) -> Scores:
+def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked) -> Scores:
     """A folder for each N below that of the whole, whose scores are those of every N."""
     folder, who, prompts = config.folder, asked.subject.who, asked.prompts
     check_samples(prompts, config.engine)
@@ -166,7 +183,8 @@ def _best_of(config: EvalConfig, best_of: BestOf, asked: Asked, engine: Engine) 
     paths = {"reward_model_path": str(best_of.reward_model)}
     subject = replace(asked.subject, identity=identity, paths=paths)
     with opened(folder, subject, overwrite=config.overwrite):
-        best = choose(best_of, engine, prompts, config.seed, folder)
+        samples = draw(_engine(config, who), prompts, max(best_of.sizes), config.seed, folder)
+        best = choose(best_of, samples, prompts, folder)
         metrics = {}
         for size, chosen in best.items():
             part = replace(asked, subject=replace(subject, identity=identity | {"best_of": size}))
@@ -193,9 +211,14 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, asked: Asked) -> Sc
 
 
 def _of_records(task: RecordedTask, folder: Path) -> Scores:
+    metrics = task.metrics_of_records()  # refuses first what is no evaluation
     subject = read_json(task.subject / RUN)
+    if (folder / RUN).exists():
+        raise RecordError(
+            f"{folder} holds an evaluation, whose {SCORES} would be lost; name another folder with into=..."
+        )
     policy = {"path": subject["policy_path"], "fingerprint": subject["policy"]}
-    scores = Scores(task=task.name, policy=policy, metrics=task.metrics_of_records())
+    scores = Scores(task=task.name, policy=policy, metrics=metrics)
     write_json(folder / SCORES, scores)
     return scores
 

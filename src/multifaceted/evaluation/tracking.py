@@ -9,7 +9,7 @@ from typing import Any
 
 from multifaceted.evaluation.results import Result, read_results
 from multifaceted.record_files import read_json
-from multifaceted.records import RUN, Scores
+from multifaceted.records import POLICY, REWARD_MODEL, RUN, Scores
 from multifaceted.tracking import Wandb
 
 SUMMARY_COLUMNS = ("split", "metric", "dimension", "value", "low", "high", "n", "unscored")
@@ -30,8 +30,9 @@ def track(logger: Wandb, folder: Path, scores: Scores, config: dict[str, Any]) -
     """
     policy = scores.policy
     identity = hashlib.sha256(f"{scores.task} {policy['fingerprint']} {folder}".encode()).hexdigest()[:8]
-    name = f"{Path(policy['path']).parent.name or policy['path']} {scores.task}"
-    run = logger.start(folder, name, identity, config | _made_by(Path(policy["path"])), job="eval")
+    run = logger.start(
+        folder, f"{_shown(policy['path'])} {scores.task}", identity, config | _made_by(Path(policy["path"])), job="eval"
+    )
     if run is None:
         return
     import wandb
@@ -44,6 +45,16 @@ def track(logger: Wandb, folder: Path, scores: Scores, config: dict[str, Any]) -
             tables["responses"] = response_table(results)
         for name, (columns, rows) in tables.items():
             run.log({f"eval/{scores.task}/{name}": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
+
+
+def _shown(path: str) -> str:
+    """What a policy is called: by the run that exported it, or as whoever serves or published it calls it.
+
+    >>> _shown("outputs/orpo/policy"), _shown("mistralai/Mistral-7B-Instruct-v0.2")
+    ('orpo', 'mistralai/Mistral-7B-Instruct-v0.2')
+    """
+    exported = Path(path).name in (POLICY, REWARD_MODEL)
+    return Path(path).parent.name if exported and Path(path).parent.name else path
 
 
 def _made_by(policy: Path) -> dict[str, str]:

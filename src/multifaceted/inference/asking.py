@@ -118,7 +118,10 @@ class Asking:
             async with contextlib.aclosing(self.connect()) as sender:
                 pending = iter(requests)
                 number = min(self.limits.in_flight, len(requests))
-                await asyncio.gather(*(self._work(pending, ledger, sender, give) for _ in range(number)))
+                work = (self._work(pending, ledger, sender, give) for _ in range(number))
+                outcomes = await asyncio.gather(*work, return_exceptions=True)  # each keeps what it has in flight
+                for error in filter(None, outcomes):
+                    raise error
             if self.failure is not None or self.unanswered:
                 raise self._stopped(ledger, requests)
 
@@ -132,6 +135,9 @@ class Asking:
             except (EngineError, sqlite3.Error) as error:
                 self.failure = self.failure or _as_engine_error(error, self.ledger)
                 return
+            except Exception as error:
+                self.failure = self.failure or EngineError(f"request {request.id!r}: {type(error).__name__}")
+                raise
             if reply is not None:
                 await give(reply)
 

@@ -41,7 +41,8 @@ def toxicity_label(folder: Path) -> int:
     Raises:
         EngineError: the classifier has none.
     """
-    labels = {str(label).casefold(): place for place, label in AutoConfig.from_pretrained(folder).id2label.items()}
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    labels = {str(label).casefold(): place for place, label in config.id2label.items()}
     found = next((labels[label] for label in TOXICITY if label in labels), None)
     if found is None:
         raise EngineError(

@@ -15,8 +15,10 @@ in another way in another batch.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +28,12 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from multifaceted.inference.loading import model_and_tokenizer
-from multifaceted.inference.rendering import rendered
+from multifaceted.inference.rendering import rendered, tokens_of
 from multifaceted.inference.requests import EngineError, Request, in_user_turn, named
-from multifaceted.model.folder import refuse_reward_model
+from multifaceted.model.policy_files import refuse_what_cannot_write
 from multifaceted.records import Likelihood
 from multifaceted.template import render_answered, set_template
 
@@ -63,7 +65,7 @@ class Passage:
 class _Encoded(NamedTuple):
     """Tokens of context and text, and how many of them are the context's."""
 
-    ids: list[int]
+    ids: array[int]
     begin: int
 
 
@@ -91,9 +93,9 @@ class LikelihoodModel:
             template: one of ours in place of the chat template that the model brings, or lacks.
 
         Raises:
-            ValueError: it is a reward model, or the template is not for its tokenizer.
+            ValueError: it is a reward model, an encoder or the like, or the template is not for its tokenizer.
         """
-        refuse_reward_model(str(folder), AutoConfig.from_pretrained(folder).architectures)
+        refuse_what_cannot_write(str(folder), json.loads((folder / "config.json").read_text(encoding="utf-8")))
         model, tokenizer = model_and_tokenizer(AutoModelForCausalLM, folder, device)
         if template is not None:
             set_template(tokenizer, template, key="engine.template")
@@ -131,7 +133,7 @@ class LikelihoodModel:
         width, device = max(len(ids) for ids, _ in batch), self.model.device
         if width == 0:
             return [0.0] * len(batch)
-        input_ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in batch], device=device)
+        input_ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in batch], device=device)
         mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in batch], device=device)
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
         sums = []
@@ -143,11 +145,11 @@ class LikelihoodModel:
 
     def _encode(self, passages: Sequence[Passage]) -> list[_Encoded]:
         rendered = [self._rendered(passage) for passage in passages]
-        contexts = self._tokens([context for context, _ in rendered])
-        wholes = self._tokens([context + text for context, text in rendered])
+        contexts = tokens_of(self.tokenizer, [context for context, _ in rendered])
+        wholes = tokens_of(self.tokenizer, [context + text for context, text in rendered])
         divided = [whole[: len(context)] == context for context, whole in zip(contexts, wholes, strict=True)]
         across = [place for place, is_divided in enumerate(divided) if not is_divided]
-        alone = dict(zip(across, self._tokens([rendered[place][1] for place in across]), strict=True))
+        alone = dict(zip(across, tokens_of(self.tokenizer, [rendered[place][1] for place in across]), strict=True))
         if across:
             log.warning(
                 "%s of %s texts would share a token with their context, which are then tokenized alone: %s",
@@ -156,15 +158,10 @@ class LikelihoodModel:
         encoded = []
         for place, (passage, context, whole) in enumerate(zip(passages, contexts, wholes, strict=True)):
             ids = context + alone[place] if place in alone else whole
-            prefix = [] if passage.messages else self._prefix(passage)
+            prefix = array("i", [] if passage.messages else self._prefix(passage))
             encoded.append(_Encoded(prefix + ids, len(prefix) + len(context)))
         self._check(passages, encoded)
         return encoded
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        # Without special tokens: what is before a text is decided here.
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return ids
 
     def _prefix(self, passage: Passage) -> list[int]:
         """BOS; where a tokenizer has none, EOS before a text that nothing precedes, which ends whatever was before."""

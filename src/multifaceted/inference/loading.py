@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from multifaceted.inference.requests import EngineError
+from multifaceted.inference.requests import EngineError, named
 from multifaceted.model.policy_files import located
 from multifaceted.model.weights import WEIGHTS
 
@@ -47,7 +47,24 @@ def model_and_tokenizer(
     Args:
         kind: transformers' class for such a model, as `AutoModelForCausalLM`.
         device: by default the GPU where there is one.
+
+    Raises:
+        EngineError: see `whole_model`.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
+    return whole_model(kind, folder, device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def whole_model(kind: Any, folder: Path, device: str | None = None) -> PreTrainedModel:
+    """A model all of whose weights are in its folder, ready to be asked; as `model_and_tokenizer`.
+
+    Raises:
+        EngineError: some are not there; transformers would draw them at random.
+    """
+    settings = {"use_safetensors": True, "trust_remote_code": False}
+    model, found = kind.from_pretrained(folder, output_loading_info=True, **settings)
+    if lacking := sorted(found["missing_keys"]):
+        raise EngineError(
+            f"{folder} lacks weights of a {type(model).__name__}, which would be random: {named(lacking, most=3)};"
+            " export or download it again, or name a model of this kind"
+        )
+    return cast(PreTrainedModel, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from tqdm import tqdm
@@ -16,13 +18,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from multifaceted.inference.rendering import chat_tokenizer, rendered
+from multifaceted.inference.loading import whole_model
+from multifaceted.inference.rendering import chat_tokenizer, rendered, tokens_of
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
 from multifaceted.model.policy_files import PolicyFiles, resolve_policy
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.records import Sampling
 from multifaceted.template import shipped_templates
+
+T = TypeVar("T")
 
 
 class _Ready(NamedTuple):
@@ -110,23 +115,43 @@ class PolicyEngine:
             return
         tokenizer = self._prepared().tokenizer
         encoded = self._encode(requests)
-        groups: dict[Settled, list[int]] = {}
-        for index in sorted(range(len(requests)), key=lambda i: len(encoded[i])):
-            groups.setdefault(self._settled(requests[index].sampling), []).append(index)
         with tqdm(total=len(requests), desc="generate", unit="prompt", disable=None) as bar:
-            for settled, members in _batches(groups, self.batch_size):
-                seeds = [request_seed(seed, requests[i]) for i in members]
-                answers = self._answer([encoded[i] for i in members], seeds, settled)
-                bar.update(len(members))
-                for index, answer in zip(members, answers, strict=True):
-                    yield Reply(
-                        id=requests[index].id,
-                        text=cast(str, tokenizer.decode(answer.tokens, skip_special_tokens=True)),
-                        finished=answer.finished,
-                        prompt_tokens=len(encoded[index]),
-                        completion_tokens=len(answer.tokens) + answer.finished,
-                        first_token=answer.first_token,
-                    )
+            for index, answer in self._answers(requests, encoded, seed):
+                bar.update()
+                yield Reply(
+                    id=requests[index].id,
+                    text=cast(str, tokenizer.decode(answer.tokens, skip_special_tokens=True)),
+                    finished=answer.finished,
+                    prompt_tokens=len(encoded[index]),
+                    completion_tokens=len(answer.tokens) + answer.finished,
+                    first_token=answer.first_token,
+                )
+
+    def _answers(
+        self, requests: Sequence[Request], encoded: Sequence[array[int]], seed: int
+    ) -> Iterator[tuple[int, _Answer]]:
+        """The answer to each request, with its place among them.
+
+        The longest prompt of a batch leaves the others less room than they have alone. Those that it cuts are answered
+        again among prompts of their own length.
+        """
+        context = _context(self._load().model) or sys.maxsize
+        pending, apart = sorted(range(len(requests)), key=lambda place: len(encoded[place])), False
+        while pending:
+            groups: dict[tuple[Settled, int], list[int]] = {}
+            for place in pending:
+                length = len(encoded[place]) if apart else 0
+                groups.setdefault((self._settled(requests[place].sampling), length), []).append(place)
+            pending, apart = [], True
+            for (settled, _), members in _batches(groups, self.batch_size):
+                seeds = [request_seed(seed, requests[place]) for place in members]
+                answers = self._answer([encoded[place] for place in members], seeds, settled)
+                for place, answer in zip(members, answers, strict=True):
+                    room = min(settled.max_tokens, context - len(encoded[place]))
+                    if answer.finished or len(answer.tokens) >= room:
+                        yield place, answer
+                    else:
+                        pending.append(place)
 
     def _prepared(self) -> _Ready:
         if self._ready is None:
@@ -139,12 +164,10 @@ class PolicyEngine:
     def _load(self) -> _Loaded:
         if self._loaded is None:
             folder, tokenizer = self._prepared().files.folder, self._prepared().tokenizer
-            safe = {"use_safetensors": True, "trust_remote_code": False}
-            model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, **safe))
+            model = whole_model(AutoModelForCausalLM, folder, self.device)
             ends = ends_of_turn(model, tokenizer)
             model.generation_config = GenerationConfig()  # its sampling settings are not what was asked for
-            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            self._loaded = _Loaded(cast(PreTrainedModel, model.to(device).eval()), ends)
+            self._loaded = _Loaded(model, ends)
         return self._loaded
 
     def _settled(self, wanted: Sampling) -> Settled:
@@ -158,10 +181,10 @@ class PolicyEngine:
         stated = {name: value for name, value in asdict(own.or_else(wanted)).items() if value is not None}
         return Settled(**stated)
 
-    def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
+    def _encode(self, requests: Sequence[Request]) -> list[array[int]]:
         tokenizer = self._prepared().tokenizer
         texts = [rendered(tokenizer, request, system_in_user=self.system_in_user) for request in requests]
-        encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = tokens_of(tokenizer, texts)
         context = _context(self._load().model)
         for request, ids in zip(requests, encoded, strict=True):
             if context is not None and len(ids) >= context:
@@ -172,12 +195,14 @@ class PolicyEngine:
         return encoded
 
     @torch.no_grad()
-    def _answer(self, encoded: list[list[int]], seeds: list[int], settled: Settled) -> list[_Answer]:
+    def _answer(self, encoded: Sequence[array[int]], seeds: list[int], settled: Settled) -> list[_Answer]:
         """The answer to each prompt."""
         (model, ends), most = self._load(), settled.max_tokens
         width = max(map(len, encoded))
-        padding = ends[0] if ends else 0  # masked before a prompt, and after an answer behind the token that ends it
-        input_ids = torch.tensor([[padding] * (width - len(ids)) + ids for ids in encoded], device=model.device)
+        # Before a prompt its own first token, masked: a repetition penalty sees padding too, as if it had been said.
+        input_ids = torch.tensor(
+            [[*ids[:1] * (width - len(ids)), *ids] for ids in encoded], dtype=torch.long, device=model.device
+        )
         attention_mask = torch.tensor(
             [[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device
         )
@@ -189,7 +214,7 @@ class PolicyEngine:
             do_sample=False,
             eos_token_id=ends or None,
             max_new_tokens=min(most, (_context(model) or width + most) - width),
-            pad_token_id=padding,
+            pad_token_id=ends[0] if ends else 0,  # after an answer, behind the token that ends it
             logits_processor=LogitsProcessorList([first, *settled.processors(seeds, model.device)]),
         )
         likeliest = self._as_text(first) if self.top_logprobs else [None] * len(encoded)
@@ -216,7 +241,7 @@ def _context(model: PreTrainedModel) -> int | None:
     return cast("int | None", getattr(model.config, "max_position_embeddings", None))
 
 
-def _batches(groups: Mapping[Settled, Sequence[int]], size: int) -> Iterator[tuple[Settled, Sequence[int]]]:
-    for settled, members in groups.items():
+def _batches(groups: Mapping[T, Sequence[int]], size: int) -> Iterator[tuple[T, Sequence[int]]]:
+    for alike, members in groups.items():
         for begin in range(0, len(members), size):
-            yield settled, members[begin : begin + size]
+            yield alike, members[begin : begin + size]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +16,8 @@ from multifaceted.template import render_prompts, set_template, shipped_template
 
 IN_USER = "engine.system_in_user=true states it in the first user turn"
 """What to do where a template has no place for a system message."""
+AT_ONCE = 1000
+"""Texts that are tokenized together: what a tokenizer gives of them takes many times the memory of arrays."""
 
 
 def chat_tokenizer(folder: Path, template: str | None) -> PreTrainedTokenizerBase:
@@ -36,6 +40,15 @@ def chat_tokenizer(folder: Path, template: str | None) -> PreTrainedTokenizerBas
         )
     hide_blank(tokenizer)
     return tokenizer
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[array[int]]:
+    """The tokens of each text, without special ones: a template has written BOS already, where there is one."""
+    ids: list[array[int]] = []
+    for begin in range(0, len(texts), AT_ONCE):
+        part = tokenizer(list(texts[begin : begin + AT_ONCE]), add_special_tokens=False)["input_ids"]
+        ids += (array("i", each) for each in cast("list[list[int]]", part))
+    return ids
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, request: Request, *, system_in_user: bool) -> str:

@@ -18,12 +18,12 @@ from torch.nn.functional import linear
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from multifaceted.inference.rendering import AT_ONCE, tokens_of
 from multifaceted.inference.requests import EngineError
 from multifaceted.model.folder import check_model_folder, refuse_policy
+from multifaceted.template import special_tokens
 
 BATCH_TOKENS = 16_384
-AT_ONCE = 1000
-"""Conversations that are tokenized together: lists of ids take nine times the memory of arrays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +77,11 @@ class RewardModel:
             EngineError: its tokenizer has no chat template.
         """
         refuse_policy(str(folder), check_model_folder(folder).get("architectures"))
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
         if not tokenizer.chat_template:
             raise EngineError(f"{folder} has no chat template, so there is no telling how to put a conversation to it")
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         if found["missing_keys"] or not hasattr(model, "score") or model.config.num_labels != 1:
             lacking = ", ".join(sorted(found["missing_keys"])) or "a head called score with one label"
@@ -143,27 +143,22 @@ class RewardModel:
         # In bf16 the head would give many responses of a prompt the same reward.
         return linear(last.float(), cast(nn.Linear, self.model.score).weight.float())[:, 0]
 
-    def _encode(self, conversations: Sequence[Answered]) -> list[Sequence[int]]:
+    def _encode(self, conversations: Sequence[Answered]) -> list[array[int]]:
         """The tokens of each conversation with its answer."""
-        paths: list[Sequence[int]] = []
+        paths: list[array[int]] = []
         for begin in range(0, len(conversations), AT_ONCE):
             part = conversations[begin : begin + AT_ONCE]
-            paths += (array("i", ids) for ids in self._tokens([self._rendered(each, answered=True) for each in part]))
+            paths += tokens_of(self.tokenizer, [self._rendered(each, answered=True) for each in part])
         for each, path in zip(conversations, paths, strict=True):
             if len(path) <= self.max_length:
                 continue
-            (prompt,) = self._tokens([self._rendered(each, answered=False)])
+            (prompt,) = tokens_of(self.tokenizer, [self._rendered(each, answered=False)])
             if len(prompt) >= self.max_length:
                 raise EngineError(
                     f"prompt {each.id!r} has {len(prompt)} tokens, and the reward model reads {self.max_length}: there"
                     " is no room for a response; shorten its system message or instruction"
                 )
         return paths
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        # Without special tokens: the template has written BOS already, where there is one.
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return ids
 
     def _rendered(self, each: Answered, *, answered: bool) -> str:
         """The bytes of a prompt, or of the prompt with its answer."""
@@ -176,8 +171,7 @@ class RewardModel:
 
     def _special(self) -> re.Pattern[str]:
         """Whatever begins or ends a turn."""
-        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
-        return re.compile("|".join(map(re.escape, {*self.tokenizer.all_special_tokens, *added})))
+        return re.compile("|".join(map(re.escape, special_tokens(self.tokenizer))) or r"(?!)")  # without any, nothing
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

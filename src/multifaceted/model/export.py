@@ -59,8 +59,11 @@ def _write_rest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A hash of a model folder: weights, config, tokenizer and chat template."""
-    names = {"config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "tokenizer_config.json"}
+    """A hash of a model folder: weights, config, tokenizer, chat template, and which tokens end an answer."""
+    names = {
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
+        "chat_template.jinja",
+    }
     return hash_files(
         *(path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name in names)
     )
