@@ -249,6 +249,7 @@ class Verdict:
         empty: there was no response, or one of a pair was missing, so a rule decided.
         lengths: of a pair, characters of the policy's response and of the opponent's.
         first_token: what the judge could have begun with, to its log-probability, where that is the verdict.
+        refused: why the judge's server would not take the question, which is thus unscored.
     """
 
     prompt: str
@@ -266,6 +267,7 @@ class Verdict:
     empty: bool = False
     lengths: list[int] | None = None
     first_token: dict[str, float] | None = None
+    refused: str | None = None
     version: int = VERSION
 
     @property

@@ -11,7 +11,7 @@ from multifaceted.evaluation.judge import Judge, Question, at_the_end
 from multifaceted.evaluation.rubrics import LABELS
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog, latest_verdicts, read_verdicts
-from multifaceted.inference.requests import EngineError, Reply
+from multifaceted.inference.requests import EngineError, RefusedError, Reply
 from multifaceted.record_files import RecordError, read_jsonl
 from multifaceted.records import RULE, Verdict
 from tests.evaluation.engines import RuleEngine
@@ -36,14 +36,14 @@ def judge(path, rule, questions=QUESTIONS, *, most=None, order=1, **settings):
     engine = RuleEngine(rule, most, order=order)
     settings = {"runs": 3, "retries": 2} | settings
     log = VerdictLog(path)
-    Judge(name="rule", engine=engine, **settings).answer(questions, log, "policy", seed=0)
+    Judge(name="strict", engine=engine, **settings).answer(questions, log, "policy", seed=0)
     return engine, log.latest
 
 
 def test_every_question_is_asked_once_a_run(tmp_path):
     engine, verdicts = judge(tmp_path / "v.jsonl", lambda request: f"[RESULT] {request.sample + 1}")
     assert [v.score for v in verdicts.values() if v.prompt == "a"] == [1, 2, 3]
-    assert len(engine.asked) == 9 and all(v.attempt == 1 and v.judge == "rule" for v in verdicts.values())
+    assert len(engine.asked) == 9 and all(v.attempt == 1 and v.judge == "strict" for v in verdicts.values())
 
 
 def test_a_question_without_a_verdict_is_asked_again_as_another_sample(tmp_path):
@@ -101,7 +101,7 @@ def test_what_a_rule_decides_is_empty_or_not_as_the_question_says(tmp_path):
         tmp_path / "v.jsonl", lambda r: "[RESULT] 4", [replace(same, empty=False), missing, asked], runs=1
     )
     found = {v.prompt: (v.judge, v.empty, v.lengths) for v in read_verdicts(tmp_path / "v.jsonl")}
-    assert found == {"a": (RULE, False, None), "b": (RULE, True, None), "c": ("rule", False, [3, 4])}
+    assert found == {"a": (RULE, False, None), "b": (RULE, True, None), "c": ("strict", False, [3, 4])}
     assert len(verdicts) == 3
 
 
@@ -153,16 +153,63 @@ def test_an_engine_that_loses_a_request_is_named(tmp_path):
         def answer(self, requests, seed):
             yield from super().answer(requests[1:], seed)
 
-    forgetful = Judge(name="rule", engine=Forgetful(lambda r: "[RESULT] 1"), runs=1, retries=0)
+    forgetful = Judge(name="strict", engine=Forgetful(lambda r: "[RESULT] 1"), runs=1, retries=0)
     log = VerdictLog(tmp_path / "v.jsonl")
-    with pytest.raises(EngineError, match="rule left 1 requests without a"):
+    with pytest.raises(EngineError, match="strict left 1 requests without a"):
         forgetful.answer(QUESTIONS, log, "policy", 0)
+
+
+class Refusing(RuleEngine):
+    """Would not take what says so, and fails at what says that."""
+
+    def answer(self, requests, seed):
+        marked = {word: [r for r in requests if word in r.messages[0]["content"]] for word in ("refuse", "fail")}
+        kept = [r for r in requests if r not in marked["refuse"] + marked["fail"]]
+        yield from super().answer(kept, seed)
+        if marked["refuse"] or marked["fail"]:
+            raise RefusedError("some have no answer", {r.id: "a content filter" for r in marked["refuse"]})
+
+
+def refusing(path, names):
+    engine = Refusing(lambda r: "[RESULT] 3")
+    log = VerdictLog(path)
+    Judge(name="strict", engine=engine, runs=2, retries=3).answer(list(map(question, names)), log, "policy", seed=0)
+    return engine, log.latest
+
+
+def test_a_question_that_is_refused_is_unscored_and_not_asked_again(tmp_path, caplog):
+    engine, verdicts = refusing(tmp_path / "v.jsonl", ["a", "refuse"])
+    assert len(engine.asked) == 2 and [v.score for v in verdicts.values()] == [3, 3, None, None]
+    assert [v.refused for v in verdicts.values()] == [None, None, "a content filter", "a content filter"]
+    assert "strict refused 2 questions, which are unscored" in caplog.text
+    again, _ = refusing(tmp_path / "v.jsonl", ["a", "refuse"])
+    assert again.asked == []
+
+
+def test_a_judge_that_refuses_everything_and_what_merely_failed_end_the_run(tmp_path):
+    with pytest.raises(RefusedError):
+        refusing(tmp_path / "v.jsonl", ["refuse"])
+    assert read_verdicts(tmp_path / "v.jsonl") == [], "it may be a setting"
+    with pytest.raises(RefusedError):
+        refusing(tmp_path / "v.jsonl", ["a", "refuse", "fail"])
+    assert len(read_verdicts(tmp_path / "v.jsonl")) == 4, "what merely failed is asked again by the same command"
+
+
+def test_a_judge_without_verdicts_is_told_with_an_example(tmp_path, caplog):
+    judge(tmp_path / "v.jsonl", lambda request: "I like them all.", runs=1, retries=1)
+    assert "3 of 3 replies hold no verdict, and 3 questions are asked again; one of them ends: 'I like" in caplog.text
+    assert "3 of 3 replies hold no verdict, and 0 questions are asked again" in caplog.text
+
+
+def test_no_judge_is_called_what_records_call_a_rule(tmp_path):
+    with pytest.raises(ValueError, match="name is 'rule'"):
+        Judge(name="rule", engine=RuleEngine(str))
 
 
 @pytest.mark.parametrize("settings", [{"runs": 0}, {"retries": -1}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=r"runs is .* and retries is"):
-        Judge(name="rule", engine=RuleEngine(str), **settings)
+        Judge(name="strict", engine=RuleEngine(str), **settings)
 
 
 @given(st.permutations(range(6)))

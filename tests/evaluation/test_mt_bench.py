@@ -36,7 +36,7 @@ def scored(tmp_path, task, responses, rule, **settings):
     write_json(folder / RUN, {"version": 1, "policy": "f" * 16, "policy_path": "policy"})
     write_jsonl(folder / PROMPTS, prompts)
     write_jsonl(folder / RESPONSES, responses)
-    judge = Judge(name="rule", engine=engine, runs=1, retries=0, **settings)
+    judge = Judge(name="strict", engine=engine, runs=1, retries=0, **settings)
     questions = task.questions(prompts, {response.id: response for response in responses})
     judge.answer(questions, VerdictLog(folder / VERDICTS), "f" * 16, 0)
     return rescore(folder, task).metrics, engine.asked

@@ -80,7 +80,7 @@ def compared(tmp_path, ours, theirs, rule, *, runs=1, retries=0):
     write_jsonl(folder / RESPONSES, answers(ours))
     engine = RuleEngine(rule)
     questions = task.questions(task.prompts(0), {r.id: r for r in answers(ours)})
-    judge = Judge(name="rule", engine=engine, runs=runs, retries=retries)
+    judge = Judge(name="strict", engine=engine, runs=runs, retries=retries)
     judge.answer(questions, VerdictLog(folder / VERDICTS), "f" * 16, 0)
     metrics = rescore(folder, task).metrics
     return {name.removeprefix("bench/"): e for name, e in metrics.items() if name.startswith("bench/")}, engine, task

@@ -78,7 +78,7 @@ def evaluated(folder, task, answer, rule, *, runs=1, retries=0):
     engine = RuleEngine(rule)
     questions = task.questions(prompts, {r.id: r for r in responses})
     log = VerdictLog(folder / VERDICTS)
-    Judge(name="rule", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
+    Judge(name="strict", engine=engine, runs=runs, retries=retries).answer(questions, log, "f" * 16, 0)
     return rescore(folder, task).metrics, engine
 
 

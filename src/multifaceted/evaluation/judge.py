@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -11,12 +12,16 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 
 from multifaceted.evaluation.verdict_log import VerdictLog
-from multifaceted.inference.requests import Engine, EngineError, Reply, Request
+from multifaceted.inference.requests import Engine, EngineError, RefusedError, Reply, Request
 from multifaceted.record_files import RecordError
 from multifaceted.records import RULE, Verdict
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+MOST_SHOWN = 200
+"""Characters of a reply in a message."""
 ATTEMPTS_APART = 1000
 """Samples from one attempt to the next: the requests of a run stay the same when runs are added."""
 
@@ -82,6 +87,8 @@ class Judge:
     retries: int = 5
 
     def __post_init__(self) -> None:
+        if self.name == RULE:
+            raise ValueError(f"name is {RULE!r}, which in records says that no judge was asked; choose another")
         if not 1 <= self.runs <= ATTEMPTS_APART or self.retries < 0:
             raise ValueError(
                 f"runs is {self.runs} and retries is {self.retries}; there are 1 to {ATTEMPTS_APART} runs, and a"
@@ -103,11 +110,23 @@ class Judge:
             unanswered = [asked for asked in self._open(questions, log) if asked.attempts <= self.retries]
             if not unanswered:
                 break
-            replies = self._ask(unanswered, policy, seed)
+            replies = self._ask(unanswered, log, policy, seed)
             log.add(tqdm(replies, desc=f"judge {self.name}", unit="verdict", total=len(unanswered), disable=None))
+            self._tell_unscored(unanswered, log)
         missing = [asked for asked in self._open(questions, log) if asked.attempts == 0]
         if missing:
             raise EngineError(f"{self.name} left {len(missing)} requests without a reply; the same command asks again")
+
+    def _tell_unscored(self, asked: Sequence[Asked], log: VerdictLog) -> None:
+        """How many replies hold no verdict, with an example, by which one sees a judge that never gives any."""
+        latest = (log.latest.get(_verdict(each.question, each.run, "").key) for each in asked)
+        without = [verdict for verdict in latest if verdict and verdict.score is None and verdict.refused is None]
+        if without:
+            again = sum(verdict.attempt <= self.retries for verdict in without)
+            logger.warning(
+                "%s: %d of %d replies hold no verdict, and %d questions are asked again; one of them ends: %r",
+                *(self.name, len(without), len(asked), again, without[-1].text[-MOST_SHOWN:]),
+            )
 
     def _decided(self, questions: Sequence[Question], log: VerdictLog, policy: str) -> Iterator[Verdict]:
         for question in questions:
@@ -131,7 +150,8 @@ class Judge:
                     found.append(Asked(question, run, 0 if known is None else known.attempt))
         return found
 
-    def _ask(self, unanswered: Sequence[Asked], policy: str, seed: int) -> Iterator[Verdict]:
+    def _ask(self, unanswered: Sequence[Asked], log: VerdictLog, policy: str, seed: int) -> Iterator[Verdict]:
+        """What is said of each; one that is refused by itself would be refused again, so it stays unscored."""
         by_id = {json.dumps(_verdict(a.question, a.run, policy).key): a for a in unanswered}
         requests = [
             Request(
@@ -141,18 +161,28 @@ class Judge:
             )
             for name, asked in by_id.items()
         ]
-        for reply in self.engine.answer(requests, seed):
-            question, run, attempts = by_id[reply.id]
-            yield _verdict(
-                question,
-                run,
-                policy,
-                judge=self.name,
-                score=question.read(reply),
-                text=reply.text,
-                attempt=attempts + 1,
-                first_token=reply.first_token,
-            )
+        try:
+            for reply in self.engine.answer(requests, seed):
+                question, run, attempts = by_id.pop(reply.id)
+                yield _verdict(
+                    question,
+                    run,
+                    policy,
+                    judge=self.name,
+                    score=question.read(reply),
+                    text=reply.text,
+                    attempt=attempts + 1,
+                    first_token=reply.first_token,
+                )
+        except RefusedError as error:
+            if not any(known.judge == self.name and known.refused is None for known in log.latest.values()):
+                raise  # nothing was ever answered: a setting is wrong, and not a question
+            logger.warning("%s refused %d questions, which are unscored: %s", self.name, len(error.refused), error)
+            for name, reason in error.refused.items():
+                question, run, _ = by_id.pop(name)
+                yield _verdict(question, run, policy, judge=self.name, attempt=self.retries + 1, refused=reason)
+            if by_id:
+                raise
 
 
 def _verdict(
@@ -166,6 +196,7 @@ def _verdict(
     attempt: int = 0,
     empty: bool = False,
     first_token: Mapping[str, float] | None = None,
+    refused: str | None = None,
 ) -> Verdict:
     return Verdict(
         prompt=question.prompt,
@@ -183,4 +214,5 @@ def _verdict(
         empty=empty,
         first_token=None if first_token is None else dict(first_token),
         lengths=question.lengths,
+        refused=refused,
     )

@@ -17,7 +17,7 @@ from multifaceted.inference.entries import Claim, Entry, Kept
 from multifaceted.inference.faults import Kind, SendError, remedy_of, seconds_to_wait, shown
 from multifaceted.inference.ledger import Ledger
 from multifaceted.inference.replies import reply_of
-from multifaceted.inference.requests import EngineError, Reply, Request, named
+from multifaceted.inference.requests import EngineError, RefusedError, Reply, Request, named
 from multifaceted.inference.sending import Sender
 from multifaceted.inference.spend import Price, most_tokens
 
@@ -94,6 +94,7 @@ class Asking:
         body_of: what is sent for a request.
         entry_of: the ledger's entry for a request and its body.
         unanswered: by id of a request that got no answer, why.
+        refused: those of them that would get none another time either.
         failure: why no more is asked.
     """
 
@@ -105,6 +106,7 @@ class Asking:
     entry_of: Callable[[Request, dict[str, Any]], Entry]
     counts: Counts = field(default_factory=Counts)
     unanswered: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     failure: EngineError | None = None
 
     async def run(self, requests: Sequence[Request], give: Give[Reply]) -> None:
@@ -164,6 +166,8 @@ class Asking:
             if self._is_of_all(fault, sending):
                 raise EngineError(reason) from None  # the cause may hold the key
             self.unanswered[request.id] = reason
+            if fault.kind is Kind.REFUSED:
+                self.refused[request.id] = reason
             self.counts.unanswered += 1
             return None
 
@@ -241,11 +245,12 @@ class Asking:
         done = self.counts.answered + self.counts.kept
         totals = ledger.totals(self.entry_of(requests[0], self.body_of(requests[0])).model)
         lost = f", {totals.lost:,} of them without an answer," if totals.lost else ""
-        return EngineError(
+        message = (
             "\n".join(why) + f"\n{done:,} of {len(requests):,} requests are answered, and every reply is kept in"
             f" {self.ledger}, which counts {totals.sends:,} sent{lost} and {totals.spent:,.4f} spent on this model."
             " The same command goes on from there"
         )
+        return EngineError(message) if self.failure is not None else RefusedError(message, self.refused)
 
 
 def _as_engine_error(error: EngineError | sqlite3.Error, ledger: Path) -> EngineError:

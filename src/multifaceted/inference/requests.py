@@ -20,6 +20,18 @@ class EngineError(ValueError):
     """A request, a model or a server that cannot be served; says what to do."""
 
 
+class RefusedError(EngineError):
+    """Some requests got no answer and the others have theirs.
+
+    Attributes:
+        refused: by id of a request that would be refused again, why. Others failed in another way.
+    """
+
+    def __init__(self, message: str, refused: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """One conversation to be answered.
