@@ -116,13 +116,15 @@ def score_table(scores: Scores) -> str:
     fitting = [columns for columns in LEADING if columns[0] in named]
     leading = max(fitting, key=lambda columns: len(named & {*columns}), default=sorted(named))
     columns = [column for column in leading if column in named]
-    splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics))
+    splits = list(dict.fromkeys(key.split("/")[0] for key in scores.metrics if key.split("/")[1] in columns))
     rows = [["split", *columns]]
     rows += [[split, *(interval(scores.metrics.get(f"{split}/{column}")) for column in columns)] for split in splits]
     dimensions = sorted({key.split("/")[2] for key in scores.metrics if key.count("/") == 2})
     by_dimension = [[columns[0], *dimensions]]
     by_dimension += [
-        [split, *(interval(scores.metrics.get(f"{split}/{columns[0]}/{d}")) for d in dimensions)] for split in splits
+        [split, *(interval(scores.metrics.get(f"{split}/{columns[0]}/{d}")) for d in dimensions)]
+        for split in splits
+        if any(f"{split}/{columns[0]}/{d}" in scores.metrics for d in dimensions)
     ]
     shown = {f"{split}/{column}" for split in splits for column in columns}
     controls = [["other metrics", "value"]]

@@ -106,18 +106,18 @@ def test_likelihoods_of_another_policy_or_of_other_texts_are_refused(policy, ben
     into = f"into={tmp_path}/into"
     overrides = (f"policy={policy}", f"bench={bench('winogender')}", into)
     evaluate(*overrides, "task=winogender")
-    with pytest.raises(RecordError, match="holds likelihoods made with another prompts"):
+    with pytest.raises(RecordError, match=r"holds likelihoods .*something else .*prompts"):
         evaluate(*overrides, "task=winogender", "task.by=chat_likelihood")
-    with pytest.raises(RecordError, match="holds likelihoods made with another engine, prompts"):
+    with pytest.raises(RecordError, match=r"holds likelihoods .*something else .*engine, prompts"):
         evaluate(*overrides, "task=winogender", "task.by=text")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("multifaceted.evaluation.bias.SOMEONE", "nobody")
-        with pytest.raises(RecordError, match="made with another prompts"):
+        with pytest.raises(RecordError, match=r"something else .*prompts"):
             evaluate(*overrides, "task=winogender")  # the prompts are the same, and what is scored is not
     weights = bytearray((policy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (policy / "model.safetensors").write_bytes(weights)
-    with pytest.raises(RecordError, match="holds likelihoods made with another policy"):
+    with pytest.raises(RecordError, match=r"holds likelihoods .*something else .*policy"):
         evaluate(*overrides, "task=winogender")
 
 
@@ -146,7 +146,7 @@ def test_a_conversation_with_a_system_message_is_another_way(policy, bench):
     chat = (*overrides, "task.by=chat_likelihood")
     config, scores = evaluate(*chat)
     assert scores.task == "winogender_by_chat_likelihood" and config.folder.name.startswith(scores.task)
-    with pytest.raises(RecordError, match="another prompts"):
+    with pytest.raises(RecordError, match=r"something else .*prompts"):
         evaluate(*chat, "task.system=Be fair.")
     config, _ = evaluate(*chat, "task.system=Be fair.", "overwrite=true")
     prompts = read_prompts(config.folder / PROMPTS)
@@ -167,7 +167,7 @@ def test_a_base_model_needs_a_template_for_a_conversation_and_none_for_raw_text(
         evaluate(*chat)
     config, _ = evaluate(*chat, "engine.template=plain")
     found = (config.folder / LIKELIHOODS).read_text()
-    with pytest.raises(RecordError, match="another engine"):
+    with pytest.raises(RecordError, match=r"something else .*engine"):
         evaluate(*chat, "engine.template=janus")
     evaluate(*chat, "engine.template=janus", "overwrite=true")
     janus = (config.folder / LIKELIHOODS).read_text()

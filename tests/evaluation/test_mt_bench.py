@@ -62,7 +62,7 @@ def test_each_turn_is_scored_and_an_empty_answer_is_the_lowest(tmp_path):
 
 FASTCHAT = {  # temperatures of FastChat's llm_judge
     **{"writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0},
-    **{"stem": 0.1, "humanities": 0.1, "something else": 0.7},
+    **{"stem": 0.1, "humanities": 0.1, r"something else": 0.7},
 }
 
 

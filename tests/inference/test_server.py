@@ -15,7 +15,7 @@ import pytest
 from multifaceted.config import ConfigError, build
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.inference.faults import asked_to_wait, shown
-from multifaceted.inference.requests import PAPER, EngineError, Request, request_seed
+from multifaceted.inference.requests import PAPER, EngineError, RefusedError, Request, request_seed
 from multifaceted.inference.server import ServerEngine
 from multifaceted.inference.spend import Price
 from tests.conftest import composed
@@ -190,6 +190,7 @@ def test_a_request_that_is_refused_does_not_keep_the_others(tmp_path, status, sa
                 replies.append(reply)
         assert server.asked.total() == 20 and server.asked.most_common(1)[0][1] == 1
         assert {f"r{i}" for i in range(20)} - {reply.id for reply in replies} == {"r3", "r7"}
+        assert isinstance(caught.value, RefusedError) and {*caught.value.refused} == {"r3", "r7"}
         message = str(caught.value)
         assert "2 have no answer, 'r3', 'r7'; the first: request 'r3' failed: " in message
         assert "that cannot be" in message and "18 of 20 requests are answered" in message

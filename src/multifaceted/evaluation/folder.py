@@ -99,8 +99,9 @@ def _begin(folder: Path, subject: Subject, *, overwrite: bool) -> dict[str, Any]
 def _refuse_others(folder: Path, held: Path, before: Mapping[str, Any], subject: Subject) -> None:
     changed = [key for key in subject.identity if before.get(key) != subject.identity[key]]
     if changed:
+        hint = " (the bench, controls and other settings of the task make them)" if "prompts" in changed else ""
         raise RecordError(
-            f"{folder} holds {held.stem} made with another {', '.join(changed)};"
+            f"{folder} holds {held.stem} that come of something else than is asked for now: {', '.join(changed)}{hint};"
             " evaluate into another folder with into=..., or generate anew with overwrite=true"
         )
     if before.get("judge") != subject.judge and _holds(folder / VERDICTS):
