@@ -103,7 +103,7 @@ def test_the_same_command_makes_nothing_again_and_more_sizes_only_what_is_missin
 
 def test_another_reward_model_or_engine_in_the_same_folder_is_refused(policy, reward_model):
     config, _ = evaluate(policy, reward_model)
-    with pytest.raises(RecordError, match=r"holds samples .*something else .*engine .*into="):
+    with pytest.raises(RecordError, match=r"holds samples .*something else .*engine.*into="):
         evaluate(policy, reward_model, "engine.top_p=0.5")
     weights = bytearray((reward_model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
