@@ -76,7 +76,7 @@ class AgreementTask:
         ratings = [_ratings(finished) for finished in judged]
         ruled = {_item(v) for finished in judged for v in finished.verdicts if v.attempt == 0}
         if len(judged) == 1:
-            ratings.append(_of_labels(read_labels(self.second), ratings[0], self))
+            ratings.append(_of_labels(read_labels(self.second, first.task), ratings[0], self))
         if ruled:
             log.info("%d ratings that a rule decided are left out", len(ruled))
         both = [{item: row for item, row in each.items() if item not in ruled} for each in ratings]
