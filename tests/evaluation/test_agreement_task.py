@@ -206,6 +206,23 @@ def test_what_is_no_label_is_refused(evaluation, labels, change, error, problem)
         agreed(first, labels([row | change]))
 
 
+def test_a_label_of_a_control_is_refused_as_such(labels, tmp_path):
+    folder = tmp_path / "c" / "rubric"
+    evaluated(folder, RubricTask(bench=bench(tmp_path, [row(0)]), controls=["without_system"]), follows, strict)
+    write_json(folder / RUN, read_json(folder / RUN) | {"judge": {"name": "c"}})
+    control = next(prompt.id for prompt in read_prompts(folder / PROMPTS) if prompt.split == "without_system")
+    with pytest.raises(RecordError, match=f"prompt '{control}', rubric 0, which is a control: those are left out; lea"):
+        agreed(folder, labels([{"prompt": control, "rubric": 0, "score": 3}]))
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(evaluation, labels):
+    folder, people = evaluation("a", strict), labels([{"prompt": "p", "score": 3}])
+    with pytest.raises(RecordError, match=f"is a file; name .*, and swap the two: task.first={folder} task.second="):
+        agreed(people, folder)
+    with pytest.raises(RecordError, match=r"is a file; name the folder of a judged evaluation$"):
+        agreed(people, people)
+
+
 def test_a_file_without_scores_is_refused(evaluation, labels, tmp_path):
     first = evaluation("a", strict)
     with pytest.raises(DataError, match="no 'score'; found 'prompt', 'rubric', 'points'; leave it empty"):
