@@ -10,6 +10,7 @@ from multifaceted.data.bad_rows import DataError
 from multifaceted.evaluation.agreement import COEFFICIENTS, Level
 from multifaceted.evaluation.agreement_task import AgreementTask
 from multifaceted.evaluation.config import EvalConfig
+from multifaceted.evaluation.labels import read_labels
 from multifaceted.evaluation.rubric import RubricTask
 from multifaceted.evaluation.run import run
 from multifaceted.record_files import RecordError, read_json, read_jsonl, read_prompts, write_json, write_jsonl
@@ -161,15 +162,41 @@ def test_a_judge_and_people(evaluation, labels, suffix):
 
 
 @pytest.mark.parametrize(
+    ("task", "good", "bad", "expected"),
+    [
+        ("rubric_mini", "5", "6", "1 to 5"),
+        ("mt_bench", "10", "10.5", "1 to 10"),
+        ("alpaca_eval", "1.5", "0", "1 to 2"),
+        ("pairwise", "both_bad", "Win", "one of win, tie, both_bad, loss"),
+        ("pairwise_preferences", "loss", "1", "one of win, tie, both_bad, loss"),
+    ],
+)
+def test_a_label_is_on_the_scale_of_the_judge(labels, task, good, bad, expected):
+    rows = [{"prompt": "p", "score": score} for score in (good, "", bad)]
+    first, empty = (label.score for label in read_labels(labels(rows[:2], "csv"), task))
+    assert str(first) == str(type(first)(good)) and empty is None
+    with pytest.raises(
+        DataError, match=rf"labels\.csv, line 4: score is '{bad}'; expected .*{expected}.*; correct the file"
+    ):
+        read_labels(labels(rows, "csv"), task)
+
+
+@pytest.mark.parametrize(
     ("change", "error", "problem"),
     [
         ({"rubric": 7}, RecordError, r"has a label of prompt '.*', rubric 7, of which .* has no verdict"),
         ({"prompt": "else"}, RecordError, "has a label of prompt 'else', rubric 0, of which"),
         ({"rubric": None}, RecordError, "has 4 rubrics; say in the column rubric, from 0, which"),
         ({"rubric": 0.5}, DataError, "rubric is 0.5; expected a place from 0"),
-        ({"score": "good"}, DataError, "score is 'good'; expected a finite number"),
-        ({"score": "win"}, RecordError, r"one of the two rates by numbers and the other by names \(win\)"),
-        ({"prompt": None}, DataError, "no 'prompt'"),
+        (
+            {"score": 70},
+            DataError,
+            r"labels\.jsonl, line 1: score is '70'; expected a number from 1 to 5, the judge's scale",
+        ),
+        ({"score": 0.9}, DataError, "score is '0.9'; expected a number from 1 to 5"),
+        ({"score": "nan"}, DataError, "score is 'nan'; expected a number from 1 to 5"),
+        ({"score": "win"}, DataError, "score is 'win'; expected a number from 1 to 5"),
+        ({"prompt": None}, DataError, r"prompt is empty; .*correct the file, or leave such rows out$"),
     ],
 )
 def test_what_is_no_label_is_refused(evaluation, labels, change, error, problem):
@@ -179,9 +206,26 @@ def test_what_is_no_label_is_refused(evaluation, labels, change, error, problem)
         agreed(first, labels([row | change]))
 
 
+def test_a_label_of_a_control_is_refused_as_such(labels, tmp_path):
+    folder = tmp_path / "c" / "rubric"
+    evaluated(folder, RubricTask(bench=bench(tmp_path, [row(0)]), controls=["without_system"]), follows, strict)
+    write_json(folder / RUN, read_json(folder / RUN) | {"judge": {"name": "c"}})
+    control = next(prompt.id for prompt in read_prompts(folder / PROMPTS) if prompt.split == "without_system")
+    with pytest.raises(RecordError, match=f"prompt '{control}', rubric 0, which is a control: those are left out; lea"):
+        agreed(folder, labels([{"prompt": control, "rubric": 0, "score": 3}]))
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(evaluation, labels):
+    folder, people = evaluation("a", strict), labels([{"prompt": "p", "score": 3}])
+    with pytest.raises(RecordError, match=f"is a file; name .*, and swap the two: task.first={folder} task.second="):
+        agreed(people, folder)
+    with pytest.raises(RecordError, match=r"is a file; name the folder of a judged evaluation$"):
+        agreed(people, people)
+
+
 def test_a_file_without_scores_is_refused(evaluation, labels, tmp_path):
     first = evaluation("a", strict)
-    with pytest.raises(DataError, match="no 'score'; leave it empty where there is none"):
+    with pytest.raises(DataError, match="no 'score'; found 'prompt', 'rubric', 'points'; leave it empty"):
         agreed(first, labels([{"prompt": "p", "rubric": 0, "points": 3}]))
     with pytest.raises(DataError, match=r"nobody\.csv does not exist"):
         agreed(first, tmp_path / "nobody.csv")

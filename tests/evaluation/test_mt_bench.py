@@ -96,15 +96,38 @@ def test_which_reading_applies_is_decided_by_whose_template_it_is(tmp_path):
     assert asked["fastchat"].read(cut) == 3 and asked["ours"].read(cut) is None
 
 
-def test_a_question_without_its_references_is_refused_before_anything_is_asked(tmp_path):
+def test_questions_without_their_references_are_refused_before_anything_is_asked(tmp_path, caplog):
+    caplog.set_level("INFO")
     rows = [ROWS[0], {name: value for name, value in ROWS[1].items() if name != "reference"}]
     task = MtBenchTask(bench=write_questions(tmp_path / "question.jsonl", rows))
-    with pytest.raises(ValueError, match=r"question 2 of MT-Bench .* has 0; name FastChat's .*task.references=..."):
+    with pytest.raises(ValueError, match=r"the file of questions lacks .* '2'; name FastChat's .*task.references=..."):
         task.prompts(0)
-    references = tmp_path / "references.jsonl"
-    references.write_text(json.dumps({"question_id": 2, "choices": [{"turns": ["2", "0"]}]}) + "\n")
-    task.references = references
+    task.references = write_references(tmp_path / "references.jsonl", {2: ["2", "0"]})
     assert task.prompts(0)[1].metadata["references"] == ["2", "0"]
+    assert "own reference answers" not in caplog.text
+
+
+def write_references(path, turns):
+    rows = [{"question_id": id_, "choices": [{"turns": texts}]} for id_, texts in turns.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_file_of_references_is_not_filled_in_from_the_questions(tmp_path):
+    rows = [*ROWS, ROWS[1] | {"question_id": 3}, ROWS[1] | {"question_id": 4}]
+    references = write_references(tmp_path / "references.jsonl", {2: ["2", "0"], 3: ["2"]})
+    task = MtBenchTask(bench=write_questions(tmp_path / "question.jsonl", rows), references=references)
+    with pytest.raises(ValueError, match=r"references\.jsonl lacks reference answers, one a turn, .*: '3', '4'; name"):
+        task.prompts(0)
+
+
+def test_whose_references_are_shown_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    MtBenchTask(bench=write_questions(tmp_path / "question.jsonl", ROWS[:1])).prompts(0)
+    assert not caplog.messages, "nothing is judged beside references"
+    MtBenchTask(bench=write_questions(tmp_path / "question.jsonl")).prompts(0)
+    (line,) = caplog.messages
+    assert "the questions' own reference answers; published scores use FastChat's reference_answer/gpt-4.jsonl" in line
 
 
 def test_recorded_answers_and_judgements_give_the_published_average(shared, tmp_path):

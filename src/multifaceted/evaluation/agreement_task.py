@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multifaceted.evaluation.agreement import Level, agreement
+from multifaceted.evaluation.controls import Control
 from multifaceted.evaluation.finished import Finished, name_of, read_finished
 from multifaceted.evaluation.labels import Label, read_labels
 from multifaceted.evaluation.pairwise import Choice, outcome_of
 from multifaceted.evaluation.rubric_scores import group_by_benchmark
-from multifaceted.record_files import RecordError
-from multifaceted.records import Estimate, Prompt, Verdict
+from multifaceted.record_files import RecordError, read_prompts
+from multifaceted.records import PROMPTS, Estimate, Prompt, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,12 @@ class AgreementTask:
             RecordError: a file is missing or broken; the two are about other responses, or of another kind.
             DataError: a row of a file is no label.
         """
+        if self.first.is_file():
+            swap = f", and swap the two: task.first={self.second} task.second={self.first}"
+            raise RecordError(
+                f"task.first={self.first} is a file; name the folder of a judged evaluation"
+                f"{swap if self.second.is_dir() else ''}"
+            )
         first = read_finished(self.first)
         prompts, judged = dict(first.prompts), [first]
         if self.second.is_dir():
@@ -76,7 +83,7 @@ class AgreementTask:
         ratings = [_ratings(finished) for finished in judged]
         ruled = {_item(v) for finished in judged for v in finished.verdicts if v.attempt == 0}
         if len(judged) == 1:
-            ratings.append(_of_labels(read_labels(self.second), ratings[0], self))
+            ratings.append(_of_labels(read_labels(self.second, first.task), ratings[0], self))
         if ruled:
             log.info("%d ratings that a rule decided are left out", len(ruled))
         both = [{item: row for item, row in each.items() if item not in ruled} for each in ratings]
@@ -134,7 +141,7 @@ def _of_labels(labels: Sequence[Label], judged: Ratings, task: AgreementTask) ->
         if not about:
             what = f"prompt {label.prompt!r}" + ("" if label.rubric is None else f", rubric {label.rubric}")
             raise RecordError(
-                f"{task.second} has a label of {what}, of which {task.first} has no verdict; leave it out"
+                f"{task.second} has a label of {what}, {_why_not(label.prompt, task.first)}; leave it out"
             )
         if len({item.rubric for item in about}) > 1:
             raise RecordError(
@@ -144,6 +151,12 @@ def _of_labels(labels: Sequence[Label], judged: Ratings, task: AgreementTask) ->
         for item in about:
             ratings.setdefault(item, []).append(label.score)
     return ratings
+
+
+def _why_not(prompt: str, folder: Path) -> str:
+    """Why an evaluation has no verdict that a label could be compared with."""
+    controls = {each.id for each in read_prompts(folder / PROMPTS) if each.split in {*Control}}
+    return "which is a control: those are left out" if prompt in controls else f"of which {folder} has no verdict"
 
 
 def _dimensions(judged: Sequence[Finished]) -> dict[Item, str]:

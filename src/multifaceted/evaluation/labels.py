@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
+from multifaceted.evaluation import rubrics
+from multifaceted.evaluation.protocols import alpaca_eval, mt_bench
 from multifaceted.evaluation.protocols.recorded import number_in, read_recorded
 from multifaceted.evaluation.win_rates import Outcome
+
+Read = Callable[[str], float | Outcome]
+"""Reads a label that is not empty, or raises `BadRowError`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,29 +33,62 @@ class Label:
     score: float | Outcome | None
 
 
-def read_labels(path: Path) -> list[Label]:
+def read_labels(path: Path, task: str) -> list[Label]:
     """The rows of a file with the columns `prompt`, `score` and perhaps `rubric`; several of one thing are by several.
 
+    A score is on the scale of the judge whose verdicts it is compared with.
+
+    Args:
+        task: the name of the task that was judged.
+
     Raises:
-        DataError: the file is missing, or a row is broken.
+        DataError: the file is missing, or a row is broken or off the scale.
     """
-    return read_recorded(path, _label)
+    return read_recorded(path, partial(_label, read=_reader(task)), remedy="correct the file, or leave such rows out")
 
 
-def _label(cells: Cells) -> Label:
+def _label(cells: Cells, read: Read) -> Label:
     known = Cells({name: str(value) for name, value in cells.values.items() if value is not None and value != ""})
-    if "score" not in cells.values:
-        raise BadRowError("missing_column", "no 'score'; leave it empty where there is none")
+    for column, if_empty in (("prompt", ""), ("score", "; leave it empty where there is none")):
+        if column not in cells.values:
+            found = ", ".join(map(repr, cells.values)) or "nothing"
+            raise BadRowError("missing_column", f"no {column!r}; found {found}{if_empty}")
+    if "prompt" not in known.values:
+        raise BadRowError("missing_column", "prompt is empty; expected the id of a prompt")
     rubric = number_in(known, "rubric") if "rubric" in known.values else None
     if rubric is not None and (rubric < 0 or rubric != int(rubric)):
         raise BadRowError("wrong_value", f"rubric is {rubric}; expected a place from 0")
-    return Label(prompt=known.label("prompt"), rubric=None if rubric is None else int(rubric), score=_score(known))
+    return Label(
+        prompt=known.label("prompt"),
+        rubric=None if rubric is None else int(rubric),
+        score=read(known.text("score")) if "score" in known.values else None,
+    )
 
 
-def _score(known: Cells) -> float | Outcome | None:
-    text: Mapping[str, str] = known.values
-    if "score" not in text:
-        return None
-    if text["score"] in {*Outcome}:
-        return Outcome(text["score"])
-    return number_in(known, "score")
+def _reader(task: str) -> Read:
+    """Of a task with scores its scale; of others outcomes."""
+    if task.startswith("rubric_"):
+        return partial(_number, lowest=rubrics.LEVELS[0], highest=rubrics.LEVELS[-1])
+    if task == mt_bench.SPLIT:
+        return partial(_number, lowest=mt_bench.LOWEST, highest=mt_bench.HIGHEST)
+    if task == alpaca_eval.SPLIT:
+        return partial(_number, lowest=alpaca_eval.BASELINE, highest=alpaca_eval.MODEL)
+    return _outcome
+
+
+def _number(text: str, lowest: float, highest: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not lowest <= number <= highest:
+        raise BadRowError(
+            "wrong_value", f"score is {text!r}; expected a number from {lowest:g} to {highest:g}, the judge's scale"
+        )
+    return number
+
+
+def _outcome(text: str) -> Outcome:
+    if text not in {*Outcome}:
+        raise BadRowError("wrong_value", f"score is {text!r}; expected one of {', '.join(Outcome)}")
+    return Outcome(text)

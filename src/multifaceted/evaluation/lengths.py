@@ -40,9 +40,11 @@ def length_feature(longer: Array) -> Array:
         longer: how much longer one response is than the other, [rows].
 
     Raises:
-        ValueError: they do not differ from each other.
+        ValueError: there are fewer than two, or they do not differ from each other.
     """
-    deviation = longer.std(ddof=1) if len(longer) > 1 else 0.0
+    if len(longer) < 2:
+        raise ValueError(f"a judge decided {len(longer)} pairs of known lengths; length is controlled for from 2 on")
+    deviation = float(longer.std(ddof=1))
     if not deviation > 0:
         raise ValueError("all responses differ from the others by the same length; length cannot be controlled for")
     return np.tanh(longer / deviation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ from multifaceted.evaluation.protocols.mt_bench import (
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.verdict_log import latest_verdicts, verdicts_of
 from multifaceted.inference.files import read_answers
+from multifaceted.inference.requests import named
 from multifaceted.records import Estimate, Prompt, Response
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,23 +62,40 @@ class MtBenchTask:
         Raises:
             DataError: the questions are missing or broken.
             EngineError: the references are.
-            ValueError: a question that is judged beside a reference has none.
+            ValueError: questions that are judged beside references lack them; in the file, where one is named.
         """
         read_templates(self.templates)
         prompts = read_bench("mt_bench", self.bench, BadRows(option=""))
-        answers = {} if self.references is None else read_answers(self.references)
         for prompt in prompts:
             prompt.sampling = sampling_of(prompt.metadata["category"])
-            if prompt.id in answers:
-                prompt.metadata["references"] = answers[prompt.id].turns
-            turns = 1 + len(prompt.follow_ups)
-            if prompt.metadata["category"] in GUIDED and len(prompt.metadata["references"]) < turns:
-                raise ValueError(
-                    f"question {prompt.id} of MT-Bench is judged beside {turns} reference answers and has"
-                    f" {len(prompt.metadata['references'])}; name FastChat's reference_answer/gpt-4.jsonl:"
-                    " task.references=..."
-                )
+        self._add_references(prompts)
         return prompts
+
+    def _add_references(self, prompts: Sequence[Prompt]) -> None:
+        """Those of the file, where one is named, and of no other: a mixture would be nobody's protocol."""
+        answers = None if self.references is None else read_answers(self.references)
+        if answers is not None:
+            for prompt in prompts:
+                if prompt.id in answers:
+                    prompt.metadata["references"] = answers[prompt.id].turns
+        guided = [prompt for prompt in prompts if prompt.metadata["category"] in GUIDED]
+        lacking = [
+            prompt.id
+            for prompt in guided
+            if len(prompt.metadata["references"]) <= len(prompt.follow_ups)
+            or (answers is not None and prompt.id not in answers)
+        ]
+        if lacking:
+            raise ValueError(
+                f"{self.references or 'the file of questions'} lacks reference answers, one a turn, of MT-Bench's"
+                f" questions in {', '.join(sorted(GUIDED))}: {named(lacking)}; name FastChat's"
+                " reference_answer/gpt-4.jsonl: task.references=..."
+            )
+        if guided and answers is None:
+            log.info(
+                "the judge is shown the questions' own reference answers; published scores use FastChat's"
+                " reference_answer/gpt-4.jsonl: task.references=..."
+            )
 
     def questions(self, prompts: Sequence[Prompt], responses: Mapping[str, Response]) -> list[Question]:
         """One a turn."""

@@ -13,6 +13,7 @@ What cannot be told is not a verdict: a text can thus have itself asked about ag
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,9 @@ T = TypeVar("T")
 
 _SENTENCE_END = re.compile(r"[.!?\u2026][)\]\"'\u201d\u2019*_]*$")
 _LOOK_ALIKES = str.maketrans(
-    "\u0415\u0435\u0395\u0405\u0455\u0422\u0442\u03a4\u054d\u13a1\u13de\u216c", "eeesstttu" + "rll"
+    "\u0415\u0435\u0395\u0405\u0455\u0422\u0442\u03a4\u054d\u13a1\u13de\u216c\u2039\u203a", "eeesstttu" + "rll" + "<>"
 )
-"""Letters of other scripts that look like those of RESULT."""
+"""Letters of other scripts that look like those of RESULT, and quotation marks like the signs of labels."""
 
 
 def read_end(text: str, labels: Mapping[str, T], material: Sequence[str] = ()) -> T | None:
@@ -40,29 +41,37 @@ def read_end(text: str, labels: Mapping[str, T], material: Sequence[str] = ()) -
     if end is None:
         return None
     label = re.findall("|".join(map(re.escape, longest_first)), end.group().lower())[-1]
-    shown = [_skeleton(item).replace("resultscore", "result") for item in material]
-    if _quoted(text[: end.start()].rstrip(), _skeleton(f"result {label}"), shown):
+    if _quoted(text[: end.start()].rstrip(), label, [_skeleton(item) for item in material]):
         return None
     return labels[label]
 
 
-def _quoted(before: str, verdict: str, shown: Sequence[str]) -> bool:
+def _quoted(before: str, label: str, shown: Sequence[str]) -> bool:
     """Whether a verdict may be a quotation from what was shown."""
-    if not any(verdict in item for item in shown):
+    verdict = rf"{_spelled('result')}[<>=]*(?:{_spelled('score')}[<>=]*)?{_spelled(_skeleton(label))}"
+    if not any(re.search(verdict, item) for item in shown):
         return False
     if not _SENTENCE_END.search(before):
         return True
     line = before.rpartition("\n")[2]
     if line.count('"') % 2 or line.count("`") % 2 or line.count("\u201c") > line.count("\u201d"):
         return True
-    last_word = _skeleton(before.rsplit(maxsplit=1)[-1])
-    return any(last_word + verdict in item for item in shown)
+    last_word = re.sub("[<>=]", "", _skeleton(before.rsplit(maxsplit=1)[-1]))
+    return any(re.search(rf"{_spelled(last_word)}[<>=]*{verdict}", item) for item in shown)
 
 
 def _skeleton(text: str) -> str:
-    """Letters and digits alone, whatever their script, case, font and spacing."""
-    plain = unicodedata.normalize("NFKD", text).translate(_LOOK_ALIKES).casefold()
-    return "".join(character for character in plain if character.isalnum())
+    """Letters, digits and the signs of labels alone, whatever their script, case, font and spacing."""
+    plain = unicodedata.normalize("NFKD", html.unescape(text)).translate(_LOOK_ALIKES).casefold()
+    return "".join(character for character in plain if character.isalnum() or character in "<>=")
+
+
+def _spelled(skeleton: str) -> str:
+    """A pattern of it in another skeleton, among any signs; but where it has signs, a word has none: B>A is no "based".
+
+    Which signs they are does not matter, since a judge may quote B>>A as B>A.
+    """
+    return "[<>=]+".join("[<>=]*".join(part) for part in re.split("[<>=]+", skeleton))
 
 
 @cache

@@ -14,11 +14,12 @@ from multifaceted.data.files import read_rows
 T = TypeVar("T")
 
 
-def read_recorded(path: Path, of: Callable[[Cells], T]) -> list[T]:
+def read_recorded(path: Path, of: Callable[[Cells], T], remedy: str = "fetch the file again") -> list[T]:
     """What is made of each row of a file (JSON Lines, JSON, CSV, Parquet; gzipped or not), all of them or none.
 
     Args:
         of: makes something of a row, or raises `BadRowError`.
+        remedy: what to do about broken rows; those of a published file were hardly published so.
 
     Raises:
         DataError: the file is missing, or a row is broken; names the first one.
@@ -30,7 +31,7 @@ def read_recorded(path: Path, of: Callable[[Cells], T]) -> list[T]:
             found.append(of(Cells.of(row.value)))
     if bad.counts:
         first = next(iter(bad.samples.values()))
-        raise DataError(f"{first} (broken rows: {bad.counts.total()}); fetch the file again")
+        raise DataError(f"{first} (broken rows: {bad.counts.total()}); {remedy}")
     return found
 
 
