@@ -283,3 +283,12 @@ def test_the_published_examples_of_multifaceted_bench(shared, tmp_path):
         "informativeness",
         "harmlessness",
     ]
+
+
+@pytest.mark.parametrize("name", ["multifaceted_bench", "winogender"])
+def test_the_setting_that_names_the_files_is_said(name, tmp_path):
+    path = None if name == "multifaceted_bench" else tmp_path
+    with pytest.raises(DataError, match=r"[:,] bench=FOLDER"):
+        read_bench(name, path, BadRows())
+    with pytest.raises(DataError, match=r"[:,] data.overlap.benches.b=FOLDER"):
+        read_bench(name, path, BadRows(), "data.overlap.benches.b")
