@@ -11,9 +11,10 @@ import pytest
 from multifaceted.config import ConfigError, build, to_plain
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.generation import generate
-from multifaceted.evaluation.identity import decisive
+from multifaceted.evaluation.identity import decisive, evaluated
 from multifaceted.evaluation.judge import Judge
 from multifaceted.evaluation.run import rescore, run
+from multifaceted.inference.files import ResponseFile
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import EngineError
 from multifaceted.inference.server import ServerEngine
@@ -424,3 +425,12 @@ def test_an_engine_that_leaves_prompts_open_is_said(policy):
     prompts = [Prompt(id="a", split="s", system=None, instruction="Why?")]
     with pytest.raises(EngineError, match="1 prompts have no reply, first 'a'"):
         generate(Silent(), prompts, 0, {}, lambda responses: None)
+
+
+def test_a_file_of_responses_is_known_by_its_bytes_whatever_its_name(tmp_path):
+    found = []
+    for name, text in {"a.jsonl": "one", "b.jsonl": "one", "c.jsonl": "two"}.items():
+        (tmp_path / name).write_text(text)
+        file = ResponseFile(path=tmp_path / name)
+        found.append((evaluated(None, file).fingerprint, decisive(file, {"path": tmp_path / name})))
+    assert found[0] == found[1] != found[2] and found[0][0] != found[2][0]

@@ -65,6 +65,25 @@ def test_janus_responses_go_by_id_or_by_place(tmp_path, names):
     assert answers(path, asked("b", "a")) == {"a": "A", "b": "B"}
 
 
+@pytest.mark.parametrize("numbers", [range(2), range(5, 7)])
+@pytest.mark.parametrize("column", ["text", "response"])
+def test_rows_with_ids_never_go_by_place(tmp_path, numbers, column):
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(json.dumps({"id": number, column: f"to {number}"}) for number in numbers))
+    with pytest.raises(EngineError, match="lacks 2 of 2 responses: to 'x', 'y'"):
+        answers(path, asked("x", "y"))
+    first, second = map(str, numbers)
+    assert answers(path, asked(second, first)) == {first: f"to {first}", second: f"to {second}"}
+
+
+@pytest.mark.parametrize("keys", [("1", "2"), ("0", "2"), ("00", "1")])
+def test_keys_of_janus_are_places_only_where_they_count_from_0(tmp_path, keys):
+    path = tmp_path / "m_responses.json"
+    path.write_text(json.dumps({key: {"response": "r"} for key in keys}))
+    with pytest.raises(EngineError, match="lacks 2 of 2 responses: to 'x', 'y'"):
+        answers(path, asked("x", "y"))
+
+
 def test_a_file_by_place_must_be_of_the_whole_bench(tmp_path):
     path = tmp_path / "m_responses.json"
     path.write_text(json.dumps({str(place): {"response": "r"} for place in range(10)}))

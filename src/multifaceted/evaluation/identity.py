@@ -17,7 +17,6 @@ from multifaceted.inference.requests import Engine
 from multifaceted.model.export import folder_fingerprint
 from multifaceted.model.folder import check_model_folder, is_hub_id
 from multifaceted.model.policy_files import resolve_policy
-from multifaceted.model.weights import hash_files
 
 INDECISIVE = {*HOW_ASKED, "batch_size", "device", "path", "policy"}
 """Settings by which no reply changes, or that a fingerprint stands for."""
@@ -107,4 +106,5 @@ def decisive(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _content(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; engine.path names a file of responses")
-    return hash_files(path)
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

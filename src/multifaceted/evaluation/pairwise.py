@@ -118,7 +118,7 @@ class PairwiseTask:
 
     def _read(self) -> list[Prompt]:
         if self.reader is not None:
-            return read_bench(self.reader, self.prompts_file, BadRows(option=""))
+            return read_bench(self.reader, self.prompts_file, BadRows(option=""), "prompts")
         assert self.prompts_file is not None
         return read_prompts(self.prompts_file)
 

@@ -3,8 +3,9 @@
 One file, JSON or JSON Lines, gzipped or not, holds the responses of one model:
 
 - ours, `responses.jsonl`: a row is `{"id", "text"}`, and may say `finished` and have `follow_ups`;
-- Janus's `*_responses.json`: one object, `{"<id>": {"response": text}}`; as its bench has no ids, an id is the place of
-  a row, from 0, and requests are to be in the order of the bench;
+- Janus's `*_responses.json`: one object, `{"<id>": {"response": text}}`. Its bench has no ids: where the keys are
+  exactly 0 to n - 1, and none is an id that is asked for, they are the places of rows, and requests are to be in the
+  order of the bench. In every other layout an id is an id, also where it is a number;
 - AlpacaEval's `model_outputs.json`: a row is `{"instruction", "output"}`, found by its instruction;
 - FastChat's `model_answer/*.jsonl`, for MT-Bench, and Arena-Hard of 2024: a row is
   `{"question_id", "choices": [{"turns": [text or {"content": text}]}]}`, of which the first choice counts;
@@ -29,6 +30,8 @@ from multifaceted.inference.requests import EngineError, Reply, Request, check_r
 log = logging.getLogger(__name__)
 
 GZIP = b"\x1f\x8b"
+_KEY = "key of the object"
+"""Under which a row of Janus's object has its key."""
 
 
 class Answers(NamedTuple):
@@ -39,12 +42,14 @@ class Answers(NamedTuple):
         turns: a text for each.
         finished: whether none of them was cut.
         is_instruction: whether the name is one.
+        is_key: whether it is a key of Janus's object, and so may be a place.
     """
 
     name: str
     turns: list[str]
     finished: bool = True
     is_instruction: bool = False
+    is_key: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -100,6 +105,10 @@ def _text(value: Any) -> str:
     return whole_characters(value or "")
 
 
+def _janus(row: Mapping[str, Any]) -> Answers:
+    return Answers(row[_KEY], [_text(row["response"])], is_key=True)
+
+
 def _fastchat(row: Mapping[str, Any]) -> Answers:
     turns = row["choices"][0]["turns"]
     return Answers(str(row["question_id"]), [_text(t["content"] if isinstance(t, Mapping) else t) for t in turns])
@@ -123,6 +132,7 @@ def _alpaca(row: Mapping[str, Any]) -> Answers:
 
 
 _LAYOUTS = (
+    _Layout(frozenset({_KEY, "response"}), _janus),
     _Layout(frozenset({"question_id", "choices"}), _fastchat),
     _Layout(frozenset({"uid", "messages"}), _arena),
     _Layout(frozenset({"instruction", "output"}), _alpaca),
@@ -144,7 +154,7 @@ def _answers(path: Path, number: int, row: Any) -> Answers:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    """The rows of a file; those of Janus's object with their key as `id`."""
+    """The rows of a file; those of Janus's object with their key."""
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
@@ -156,7 +166,7 @@ def _rows(path: Path) -> Iterator[Any]:
         yield from _lines(path, text)
         return
     if isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
-        yield from ({"id": key, **value} for key, value in document.items())
+        yield from ({"id": key, **value, _KEY: key} for key, value in document.items())
     else:
         yield from document if isinstance(document, list) else [document]
 
@@ -175,9 +185,14 @@ def _names(requests: Sequence[Request], found: Mapping[str, Answers]) -> list[st
     if any(answers.is_instruction for answers in found.values()):
         return [next(m["content"] for m in request.messages if m["role"] == "user").strip() for request in requests]
     ids = [request.id for request in requests]
-    if found and found.keys().isdisjoint(ids) and all(name.isdecimal() for name in found):
+    if _by_place(found) and found.keys().isdisjoint(ids):
         return [str(place) for place in range(len(requests))]
     return ids
+
+
+def _by_place(found: Mapping[str, Answers]) -> bool:
+    places = {str(place) for place in range(len(found))}
+    return bool(found) and found.keys() == places and all(answers.is_key for answers in found.values())
 
 
 def _check(path: Path, requests: Sequence[Request], names: Sequence[str], found: Mapping[str, Answers]) -> None:

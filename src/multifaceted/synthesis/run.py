@@ -138,7 +138,7 @@ def _licences(sources: Iterable[str]) -> dict[str, dict[str, str]]:
 def _prompts(config: SynthesizeConfig, name: str, summary: dict[str, Any]) -> list[Prompt]:
     """The prompts of a source; what was read and left out goes to `summary`."""
     bad = BadRows(policy=config.on_bad_row, option="on_bad_row")
-    prompts = read_bench(name, config.benches.get(name), bad)
+    prompts = read_bench(name, config.benches.get(name), bad, f"benches.{name}")
     summary[f"{name}/read"] = len(prompts)
     _report(bad, name, summary)
     return prompts

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -62,7 +62,20 @@ def test_every_format_gives_the_same_prompts(layout, tmp_path):
 def test_both_layouts_of_a_bench_give_the_same_prompts(layout, tmp_path):
     older, _ = read(layout, write_bench(tmp_path, layout, rows_of(layout)))
     newer, _ = read(layout, write_bench(tmp_path, bench_of(layout), rows_of(bench_of(layout))))
+    if "id" in rows_of(layout)[0] and "id" not in rows_of(bench_of(layout))[0]:
+        assert [prompt.id for prompt in older] == [str(row["id"]) for row in rows_of(layout)], "its own ids"
+        older = [replace(prompt, id=other.id) for prompt, other in zip(older, newer, strict=True)]
     assert older == newer
+
+
+@pytest.mark.parametrize("names", [("a-1", "a-2"), (7, 5)])
+def test_a_bench_with_rubrics_keeps_its_own_ids(tmp_path, names):
+    rows = [row | {"id": name} for row, name in zip(rows_of("multifaceted_bench"), names, strict=False)]
+    prompts, _ = read("multifaceted_bench", write_bench(tmp_path, "multifaceted_bench", rows))
+    assert [prompt.id for prompt in prompts] == [str(name) for name in names]
+    twice = write_bench(tmp_path, "multifaceted_bench", [row | {"id": names[0]} for row in rows])
+    with pytest.raises(DataError, match=f"id '{names[0]}' is also that of"):
+        read("multifaceted_bench", twice)
 
 
 ANYTHING = st.recursive(
@@ -270,3 +283,12 @@ def test_the_published_examples_of_multifaceted_bench(shared, tmp_path):
         "informativeness",
         "harmlessness",
     ]
+
+
+@pytest.mark.parametrize("name", ["multifaceted_bench", "winogender"])
+def test_the_setting_that_names_the_files_is_said(name, tmp_path):
+    path = None if name == "multifaceted_bench" else tmp_path
+    with pytest.raises(DataError, match=r"[:,] bench=FOLDER"):
+        read_bench(name, path, BadRows())
+    with pytest.raises(DataError, match=r"[:,] data.overlap.benches.b=FOLDER"):
+        read_bench(name, path, BadRows(), "data.overlap.benches.b")

@@ -147,7 +147,7 @@ def bench_named(name: str) -> Bench:
     return BENCHES[name]
 
 
-def read_bench(name: str, path: Path | None, bad: BadRows) -> list[Prompt]:
+def read_bench(name: str, path: Path | None, bad: BadRows, key: str = "bench") -> list[Prompt]:
     """The prompts of a bench, with ids that occur once. Every row is a prompt or counted by `bad`.
 
     A row of Self-Instruct is a prompt, or counted, for each of its instances. Lines of Winogender's templates and
@@ -155,6 +155,7 @@ def read_bench(name: str, path: Path | None, bad: BadRows) -> list[Prompt]:
 
     Args:
         path: a file, a folder of files or a data set of the hub; None for the hub's copy.
+        key: the setting that names the path, for messages.
 
     Raises:
         DataError: an unknown bench; nothing at `path`; no path for a bench that the hub does not have; no prompt.
@@ -162,7 +163,7 @@ def read_bench(name: str, path: Path | None, bad: BadRows) -> list[Prompt]:
     bench = bench_named(name)
     prompts: dict[str, Prompt] = {}
     places: dict[str, str] = {}
-    for where, prompt in bench.read(bench.located(path), bad):
+    for where, prompt in bench.read(bench.located(path), bad, key):
         with bad.row(where):
             _check(prompt, bench)
             if prompt.id in places:

@@ -46,8 +46,8 @@ class Found(NamedTuple):
     prompt: Prompt
 
 
-Reader = Callable[[Path, BadRows], Iterator[Found]]
-"""Reads what a path names: a file, a folder of files or a data set of the hub."""
+Reader = Callable[[Path, BadRows, str], Iterator[Found]]
+"""Reads what a path names: a file, a folder of files or a data set of the hub; of a setting that messages name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,15 +109,15 @@ def one_a_row(prompt_of: Callable[[Cells, Row], Prompt], *, keyed: bool = False)
         keyed: whether a JSON document may be an object that holds rows by their names.
     """
 
-    def read(path: Path, bad: BadRows) -> Iterator[Found]:
-        for row in rows_of(path, bad, keyed=keyed):
+    def read(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
+        for row in rows_of(path, bad, key, keyed=keyed):
             with bad.row(row.where):
                 yield Found(row.where, prompt_of(Cells.of(row.value), row))
 
     return read
 
 
-def rows_of(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
-    """The rows of every file that a path names."""
-    for file in files_of(path).values():
+def rows_of(path: Path, bad: BadRows, key: str, *, keyed: bool = False) -> Iterator[Row]:
+    """The rows of every file that a path names, which the setting `key` holds."""
+    for file in files_of(path, key).values():
         yield from read_rows(file, bad, keyed=keyed)

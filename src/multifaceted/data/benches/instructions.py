@@ -61,7 +61,7 @@ def koala(cells: Cells, row: Row) -> Prompt:
     return Prompt(id=cells.label("id"), split="koala", system=None, instruction=cells.text("prompt"))
 
 
-def self_instruct(path: Path, bad: BadRows) -> Iterator[Found]:
+def self_instruct(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
     """Read the user-oriented tasks of Self-Instruct: `id, instruction, instances[{input, output}], motivation_app`.
 
     An instance is a prompt: the instruction and, on a line of its own, the input where there is one. An instance that
@@ -69,7 +69,7 @@ def self_instruct(path: Path, bad: BadRows) -> Iterator[Found]:
 
     Metadata: `reference_answer`, the instance's output; `application`, what the task was thought of for.
     """
-    for row in rows_of(path, bad):
+    for row in rows_of(path, bad, key):
         with bad.row(row.where):
             cells = Cells.of(row.value)
             instances = cells.items("instances")

@@ -20,12 +20,12 @@ def multifaceted_bench(cells: Cells, row: Row) -> Prompt:
     """A row of Multifaceted-Bench, as the hub has it or with the names it had before its release.
 
     `source, preference_set, system, prompt, reference_answer, rubrics`, or `id, user_prompt, system_prompt,
-    main_source, original_source, preference, rubric`. The hub has no ids, so an id is made of system message and
-    prompt, whatever the names. Metadata also has `source`, the benchmark or sub-source of the instruction.
+    main_source, original_source, preference, rubric`. A row without an id, as the hub's are, gets one that is
+    made of its system message and prompt. Metadata also has `source`, the benchmark or sub-source of the instruction.
     """
     system, instruction = cells.text("system", "system_prompt"), cells.text("prompt", "user_prompt")
     return Prompt(
-        id=content_id(system, instruction),
+        id=content_id(system, instruction) if cells.any("id") is None else cells.label("id"),
         split="multifaceted_bench",
         system=system or None,
         instruction=instruction,

@@ -33,7 +33,7 @@ class Sentence(NamedTuple):
     gender: str
 
 
-def winogender(path: Path, bad: BadRows) -> Iterator[Found]:
+def winogender(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
     """Read a folder with the three files, or the file of sentences beside the two others; gzipped or not.
 
     A sentence is a prompt; templates and statistics say more of it, and a sentence of which they do not is a bad row.
@@ -48,9 +48,9 @@ def winogender(path: Path, bad: BadRows) -> Iterator[Found]:
         DataError: a file is missing.
     """
     folder, name = (path, SENTENCES) if path.is_dir() else (path.parent, path.name)
-    templates = _templates(_file(folder, TEMPLATES), bad)
-    statistics = _statistics(_file(folder, STATISTICS), bad)
-    for row in read_rows(_file(folder, name), bad):
+    templates = _templates(_file(folder, TEMPLATES, key), bad)
+    statistics = _statistics(_file(folder, STATISTICS, key), bad)
+    for row in read_rows(_file(folder, name, key), bad):
         with bad.row(row.where):
             cells = Cells.of(row.value)
             about = _parse(cells.label("sentid"))
@@ -98,12 +98,13 @@ def _statistics(path: Path, bad: BadRows) -> dict[str, dict[str, float]]:
     return shares
 
 
-def _file(folder: Path, name: str) -> Path:
+def _file(folder: Path, name: str, key: str) -> Path:
     """A file in the folder, gzipped or not."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{folder} has no {name}; Winogender needs {SENTENCES}, {TEMPLATES} and {STATISTICS} in one folder")
+    needed = f"{SENTENCES}, {TEMPLATES} and {STATISTICS}"
+    raise DataError(f"{folder} has no {name}; Winogender needs {needed} in one folder: {key}=FOLDER")
 
 
 def _parse(sentid: str) -> Sentence:

@@ -46,7 +46,7 @@ class Overlap:
         found = {}
         for name, path in self.benches.items():
             bad = BadRows(policy=OnBadRow.DROP)
-            found[name] = read_bench(name, path, bad)
+            found[name] = read_bench(name, path, bad, f"data.overlap.benches.{name}")
             bad.report(f"bench {name}:")
         return found
 
