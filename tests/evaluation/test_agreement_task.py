@@ -1,5 +1,6 @@
 """Two judges on the same responses, and a judge and people: what is paired, counted, left out and refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -275,3 +276,14 @@ def test_the_app_writes_scores_beside_the_first(evaluation, labels):
     assert config.folder.parent == first.parent and scores.task.startswith("agreement_rubric_")
     assert read_json(config.folder / SCORES)["metrics"][f"{BENCH}/equal"]["n"] == 36
     assert "quadratic_kappa" in score_table(scores).splitlines()[1]
+
+
+def test_a_record_says_which_labels_were_compared(evaluation, labels):
+    first = evaluation("a", strict)
+    people = labels([{"prompt": read_prompts(first / PROMPTS)[0].id, "rubric": 0, "score": 3}])
+    config = build(composed("eval", ["task=agreement", f"task.first={first}", f"task.second={people}"]), EvalConfig)
+    run(config, to_plain(config))
+    digest = hashlib.sha256(people.read_bytes()).hexdigest()
+    sources = read_json(config.folder / RUN)["sources"]
+    assert sources["second"] == {"path": str(people), "sha256": digest}
+    assert (sources["first"]["path"], sources["first"]["judge"]) == (str(first), {"name": "a"})

@@ -121,6 +121,25 @@ def test_the_app_compares_and_says_who_is_compared(evaluation):
     assert elsewhere.folder != config.folder, "another opponent's figures do not take their place"
 
 
+def test_a_record_says_what_it_is_about(evaluation):
+    ours, theirs = evaluation("ours", follows), evaluation("theirs", short)
+    config = build(composed("eval", ["task=compare", f"task.ours={ours}", f"task.theirs={theirs}"]), EvalConfig)
+
+    def record():
+        run(config, to_plain(config))
+        return read_json(config.folder / RUN)
+
+    before = record()
+    assert before["task"] == config.task.name and {*before["sources"]} == {"ours", "theirs"}
+    for setting, folder in (("ours", ours), ("theirs", theirs)):
+        source = before["sources"][setting]
+        assert (source["path"], source["policy"], source["judge"]) == (str(folder), "f" * 16, JUDGE)
+    write_jsonl(theirs / VERDICTS, [row | {"text": "Else."} for row in read_jsonl(theirs / VERDICTS)])
+    after = record()
+    assert after["sources"]["ours"] == before["sources"]["ours"], "and it is written once more into its own folder"
+    assert after["sources"]["theirs"]["verdicts_sha256"] != before["sources"]["theirs"]["verdicts_sha256"]
+
+
 def test_the_app_refuses_what_is_no_evaluation_and_overwrites_none(evaluation, tmp_path):
     ours = evaluation("ours", follows)
     write_json(tmp_path / "run" / RUN, {"version": 1, "command": "python train.py"})

@@ -69,9 +69,9 @@ def test_what_a_rule_decided_stays_at_whatever_length():
     [
         ([(1.0, 5, False), (0.0, 5, False), (0.5, 5, False)], "by the same length"),
         ([(1.0, 0, False), (0.0, 0, False)], "by the same length"),
-        ([(1.0, 5, False)], "a judge decided 1 pairs of known lengths"),
-        ([(0.0, 5, True), (1.0, 7, True)], "a judge decided 0 pairs"),
-        ([], "a judge decided 0 pairs"),
+        ([(1.0, 5, False)], "decided pairs of known lengths: 1"),
+        ([(0.0, 5, True), (1.0, 7, True)], "decided pairs of known lengths: 0"),
+        ([], "decided pairs of known lengths: 0"),
         ([(1.0, 5, False), (1.0, 7, False), (1.0, -3, False)], "no finite optimum"),
         ([(1.0, 5, False), (0.0, -7, False), (0.0, -3, False)], "no finite optimum"),
     ],

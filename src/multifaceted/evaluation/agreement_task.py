@@ -59,6 +59,11 @@ class AgreementTask:
         """The evaluation that it is about."""
         return self.first
 
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The two, by setting."""
+        return {"first": self.first, "second": self.second}
+
     def metrics_of_records(self) -> dict[str, Estimate]:
         """`<bench or benchmark>/<metric>`, and by dimension: `equal` and the coefficients of `agreement.COEFFICIENTS`.
 

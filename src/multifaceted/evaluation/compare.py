@@ -38,6 +38,11 @@ class CompareTask:
         """The evaluation that it is about."""
         return self.ours
 
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The two, by setting."""
+        return {"ours": self.ours, "theirs": self.theirs}
+
     def metrics_of_records(self) -> dict[str, Estimate]:
         """`<bench or benchmark>/<metric>`: `difference`, also by dimension, and the rates of `win_rates`.
 

@@ -67,9 +67,6 @@ def different(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 def name_of(kind: str, first: Path, second: Path) -> str:
     """What is made of two evaluations is called by both, so that another one has another place."""
-    named = f"{kind}_{first.name}_{second}"
     path = re.sub(r"[^\w.-]+", "-", str(second)).strip("-.")
-    readable = f"{kind}_{first.name}_{path}"
-    if len(readable) <= LONGEST_NAME:
-        return readable
-    return f"{readable[:LONGEST_NAME]}_{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(repr((kind, first.name, str(second))).encode()).hexdigest()[:8]
+    return f"{kind}_{first.name}_{path}"[:LONGEST_NAME] + f"_{digest}"  # two paths may look alike

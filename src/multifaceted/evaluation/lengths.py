@@ -43,7 +43,7 @@ def length_feature(longer: Array) -> Array:
         ValueError: there are fewer than two, or they do not differ from each other.
     """
     if len(longer) < 2:
-        raise ValueError(f"a judge decided {len(longer)} pairs of known lengths; length is controlled for from 2 on")
+        raise ValueError(f"decided pairs of known lengths: {len(longer)}; controlling for length takes two")
     deviation = float(longer.std(ddof=1))
     if not deviation > 0:
         raise ValueError("all responses differ from the others by the same length; length cannot be controlled for")

@@ -19,6 +19,7 @@ from multifaceted.evaluation.generation import generate, is_complete
 from multifaceted.evaluation.identity import Evaluated, decisive, evaluated
 from multifaceted.evaluation.likelihoods import likelihoods
 from multifaceted.evaluation.reward_accuracy import RewardAccuracy, measure
+from multifaceted.evaluation.source_records import measure_records
 from multifaceted.evaluation.statistics import bootstrap_mean
 from multifaceted.evaluation.task import (
     JudgedTask,
@@ -36,7 +37,6 @@ from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.remote import RemoteEngine
 from multifaceted.inference.requests import Engine
 from multifaceted.record_files import (
-    RecordError,
     read_json,
     read_jsonl,
     read_prompts,
@@ -84,7 +84,7 @@ def run(config: EvalConfig, plain: Mapping[str, Any]) -> Scores:
         RecordError: the folder holds responses or verdicts of others.
     """
     if isinstance(config.task, RecordedTask):
-        return _of_records(config.task, config.folder)
+        return measure_records(config.task, config.folder)
     if isinstance(config.task, RewardAccuracy):
         assert config.policy is not None  # the config has refused it
         return measure(config.task, Path(config.policy), config.folder, config.seed, overwrite=config.overwrite)
@@ -208,19 +208,6 @@ def _by_likelihood(config: EvalConfig, task: LikelihoodTask, asked: Asked) -> Sc
         found = likelihoods(passages, asked.subject.who.folder, config.engine, folder / LIKELIHOODS)
         write_jsonl(folder / VERDICTS, task.verdicts_of_likelihoods(prompts, found))
         return rescore(folder, task)
-
-
-def _of_records(task: RecordedTask, folder: Path) -> Scores:
-    metrics = task.metrics_of_records()  # refuses first what is no evaluation
-    subject = read_json(task.subject / RUN)
-    if (folder / RUN).exists():
-        raise RecordError(
-            f"{folder} holds an evaluation, whose {SCORES} would be lost; name another folder with into=..."
-        )
-    policy = {"path": subject["policy_path"], "fingerprint": subject["policy"]}
-    scores = Scores(task=task.name, policy=policy, metrics=metrics)
-    write_json(folder / SCORES, scores)
-    return scores
 
 
 def rescore(folder: Path, task: Task) -> Scores:

@@ -127,6 +127,11 @@ class RecordedTask(Protocol):
         """The evaluation's folder that it is about; beside it is where the results go."""
         ...
 
+    @property
+    def sources(self) -> dict[str, Path]:
+        """By setting, the folders and files that are read."""
+        ...
+
     def metrics_of_records(self) -> dict[str, Estimate]:
         """The flat metrics of `scores.json`.
 

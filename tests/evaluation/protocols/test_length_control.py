@@ -136,7 +136,7 @@ def test_what_cannot_be_fitted_is_refused(control):
     same = [Annotation(index=i, preference=1.5, baseline_length=10, model_length=10) for i in range(5)]
     with pytest.raises(ValueError, match="by the same length"):
         fit(same, control)
-    with pytest.raises(ValueError, match="by the same length"):
+    with pytest.raises(ValueError, match="decided pairs of known lengths: 0; controlling for length takes two"):
         fit([], control)
     with pytest.raises(ValueError, match="no difficulty is known of instruction 500"):
         fit([Annotation(index=500, preference=1.5, baseline_length=10, model_length=9)], control)
