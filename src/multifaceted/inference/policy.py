@@ -189,8 +189,8 @@ class PolicyEngine:
         for request, ids in zip(requests, encoded, strict=True):
             if context is not None and len(ids) >= context:
                 raise EngineError(
-                    f"prompt {request.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no"
-                    " room for an answer; shorten its system message or instruction"
+                    f"request {request.shown!r} has {len(ids)} tokens, and the model's context is {context}: there is"
+                    " no room for an answer; shorten it, or use a model with a longer context"
                 )
         return encoded
 
