@@ -11,10 +11,12 @@ from multifaceted.evaluation.judge import Judge, Question, at_the_end
 from multifaceted.evaluation.rubrics import LABELS
 from multifaceted.evaluation.verdict_end import read_end
 from multifaceted.evaluation.verdict_log import VerdictLog, latest_verdicts, read_verdicts
-from multifaceted.inference.requests import EngineError, RefusedError, Reply
+from multifaceted.inference.requests import EngineError, RefusedError, Reply, request_seed
+from multifaceted.inference.server import ServerEngine
 from multifaceted.record_files import RecordError, read_jsonl
 from multifaceted.records import RULE, Verdict
 from tests.evaluation.engines import RuleEngine
+from tests.inference.server import MockServer
 
 
 def question(name, decided=None):
@@ -222,3 +224,19 @@ def test_the_last_attempt_counts_whenever_it_arrived(order):
     ]
     latest = latest_verdicts([verdicts[place] for place in order])
     assert [v.score for v in latest.values()] == [4, 5]
+
+
+def test_a_request_that_fails_is_named_for_people_and_keeps_its_seed(tmp_path):
+    swapped = replace(question("a"), response="b", rubric=None, order="first")
+    engine, _ = judge(tmp_path / "v.jsonl", lambda request: "[RESULT] 1", [question("a"), swapped], runs=2)
+    assert [request.shown for request in engine.asked] == [
+        "prompt a, rubric 0, run 0",
+        "prompt a, rubric 0, run 1",
+        "prompt a, response to b, order first, run 0",
+        "prompt a, response to b, order first, run 1",
+    ]
+    assert engine.asked[0].id == '["a", "a", 0, "", 0]' and request_seed(0, engine.asked[0]) == 180748662801691
+    with MockServer(refusal=(401, None, "no")) as server:
+        asked = ServerEngine(model="m", ledger=tmp_path / "l.sqlite", base_url=server.address)
+        with pytest.raises(EngineError, match="request 'prompt a, rubric 0, run 0' failed"):
+            Judge(name="m", engine=asked, runs=1).answer(QUESTIONS[:1], VerdictLog(tmp_path / "w.jsonl"), "p", seed=0)

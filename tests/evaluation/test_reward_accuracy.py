@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from multifaceted.config import build, to_plain
-from multifaceted.data.bad_rows import DataError
+from multifaceted.data.bad_rows import BadRows, DataError
+from multifaceted.data.blend import Blend
+from multifaceted.data.collections.multifaceted import Multifaceted
+from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.evaluation.config import EvalConfig
 from multifaceted.evaluation.reward_accuracy import accuracy_metrics, rescore_rewards
 from multifaceted.evaluation.run import run
@@ -116,6 +119,29 @@ def test_pairs_and_groups_of_a_file_with_what_was_left_out(reward_model, tmp_pat
     assert len({row["prompt"] for row in read_jsonl(config.folder / REWARDS)}) == 4
     with pytest.raises(ValueError, match=r"task.data.max_length=512"):
         evaluate(reward_model, *settings, "task.data.on_bad_row=drop", "task.data.max_length=4000", "overwrite=true")
+
+
+def test_held_out_pairs_need_no_training_files(reward_model, tmp_path):
+    pair = {"chosen": "Because the clouds are full.", "rejected": "No."}
+    path = write_rows(tmp_path / "pairs.jsonl", [{"id": f"{n}", "prompt": f"Why {n}?", **pair} for n in range(4)])
+    settings = ["pairs=preference_files", f"task.data.source.train_file={tmp_path}/nothing", "task.data.max_length=200"]
+    with pytest.raises(DataError, match=r"nothing does not exist.*data\.source\.train_file"):
+        evaluate(reward_model, *settings)
+    _, scores = evaluate(reward_model, *settings, f"task.data.source.validation_file={path}")
+    assert scores.metrics["all/accuracy"].n == scores.metrics["pairs/accuracy"].n == 4
+
+
+def test_who_validates_only_names_the_files_that_it_needs(tmp_path):
+    held_out = write_rows(tmp_path / "a.jsonl", [{"id": "1", "prompt": "?", "chosen": "A.", "rejected": "B."}])
+    nothing = tmp_path / "nothing.jsonl"
+    files = PreferenceFiles(train_file=nothing, validation_file=held_out)
+    blend = Blend(sources={"files": files}, weights={"files": 1.0}, num_examples=1).held_out()
+    blend.require_files()
+    assert [example.id for example in blend.validation(0, BadRows())] == ["files/1"]
+    assert files.train_file == nothing, "training still needs it"
+    groups = Multifaceted(train_file=nothing, validation_file=held_out, siblings=True).held_out()
+    with pytest.raises(DataError, match=r"nothing.jsonl does not exist"):
+        groups.require_files()
 
 
 def rewards(name, chosen, *rejected, source="a/b", contrast=(), prompt=None):

@@ -145,7 +145,7 @@ def test_a_text_that_the_context_does_not_hold_is_refused_before_anything_is_com
     ("template", "message"),
     [
         ("{{ messages[0]['content'] }}{% if messages[-1]['role'] == 'assistant' %}x{% endif %}", "does not show the"),
-        ("{{ raise_exception('not today') }}", "refuses prompt 'one': not today"),
+        ("{{ raise_exception('not today') }}", "refuses request 'one': not today"),
         (None, "no chat template"),
     ],
 )

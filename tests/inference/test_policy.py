@@ -83,7 +83,9 @@ def test_streams_belong_to_prompts():
 
 def test_a_prompt_that_fills_the_context_is_refused_by_id(tiny_run):
     long = request("long-one", system="Be kind. " * 300)
-    with pytest.raises(EngineError, match=r"'long-one' has .* tokens, and the policy's context is 512"):
+    with pytest.raises(
+        EngineError, match=r"'long-one' has .* tokens, and the model's context is 512: .* longer context"
+    ):
         answers(PolicyEngine(), tiny_run.exported, long)
 
 
@@ -149,8 +151,8 @@ DROPS = IF_SYSTEM.replace("{{ ACTION }}", "{% set messages = messages[1:] %}")
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
-        (REFUSES, "refuses prompt 'Rain\\?': no system role. If that is about the system message"),
-        (DROPS, "leaves the system message of 'Rain\\?' out"),
+        (REFUSES, "refuses request 'Rain\\?': no system role. If that is about the system message"),
+        (DROPS, "leaves the system message of request 'Rain\\?' out"),
     ],
 )
 def test_a_template_without_a_place_for_the_system_message(tiny_run, tmp_path, template, problem):
@@ -169,7 +171,7 @@ def test_what_a_template_refuses_of_a_conversation_without_a_system_message_is_s
         tiny_run, tmp_path, "{% if messages|length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
     )
     user = {"role": "user", "content": "Rain?"}
-    with pytest.raises(EngineError, match=r"refuses prompt 'a': one turn$"):
+    with pytest.raises(EngineError, match=r"refuses request 'a': one turn$"):
         answers(PolicyEngine(), policy, Request(id="a", messages=[user, {"role": "assistant", "content": "W"}, user]))
 
 

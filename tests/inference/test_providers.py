@@ -98,7 +98,7 @@ def test_faults_that_pass_are_tried_again_by_us_alone(tmp_path, server):
 @pytest.mark.parametrize(
     ("refusal", "says"),
     [
-        ((401, None, f"no such key: {KEY}"), r"no such key: \*\*\*; the key is missing or not accepted"),
+        ((401, None, f"no such key: {KEY}"), r"no such key: \*\*\*; the key is not accepted: set [A-Z_]+_KEY"),
         ((404, None, "no such model"), "there is no such model"),
         ((429, "insufficient_quota", "no money"), "the quota is exhausted"),
     ],

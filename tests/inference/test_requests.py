@@ -1,9 +1,18 @@
 """Conversations, whatever engine carries them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multifaceted.inference.requests import Request, in_user_turn, request_seed, whole_characters
+from multifaceted.inference.requests import (
+    EngineError,
+    Request,
+    check_requests,
+    in_user_turn,
+    request_seed,
+    whole_characters,
+)
+from multifaceted.inference.server import ServerEngine
 
 turns = st.lists(
     st.builds(lambda role, text: {"role": role, "content": text}, st.sampled_from(["user", "assistant"]), st.text())
@@ -40,3 +49,15 @@ def test_a_turn_has_a_stream_of_its_own_and_a_first_one_the_stream_it_always_had
     ]
     assert len({request_seed(7, request) for request in asked}) == 6
     assert [request_seed(7, request) for request in asked[:2]] == [11854402482783, 200303746030129]
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_half_a_character_is_refused_with_the_request(tmp_path, role):
+    texts = {"system": "Be brief.", "user": "\U0001f600?"}
+    messages = [{"role": name, "content": text} for name, text in texts.items()]
+    sound = Request(id="sound", messages=messages)
+    check_requests([sound])
+    broken = [message | {"content": "rain \ud83d"} if message["role"] == role else message for message in messages]
+    engine = ServerEngine(model="m", ledger=tmp_path / "l.sqlite")
+    with pytest.raises(EngineError, match=f"request 'broken': the {role}'s message holds half a character"):
+        next(engine.answer([sound, Request(id="broken", messages=broken)], seed=0))

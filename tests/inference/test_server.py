@@ -158,10 +158,10 @@ def test_retry_after_is_seconds_or_a_date():
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        (401, None, "key_variable"),
+        (401, None, r"http://\S+/v1 wants a key: .* key_variable"),
         (402, None, "no money left"),
         (403, None, "may not be used for this model"),
-        (404, None, "there is no such model, or `base_url`"),
+        (404, None, r"there is no such model, or base_url=http://\S+/v1 is not"),
         (429, "insufficient_quota", "the quota is exhausted"),
     ],
 )
@@ -281,7 +281,9 @@ def test_log_probabilities_that_cannot_be_read_are_no_reply(tmp_path):
 def test_a_server_that_is_not_there_costs_nothing(tmp_path):
     with MockServer() as server:
         pass
-    with pytest.raises(EngineError, match="failed 2 times: the connection failed"):
+    with pytest.raises(
+        EngineError, match=rf"failed 2 times: the connection to {server.address} failed .*; see that the server runs"
+    ):
         list(engine(server, tmp_path, attempts=2).answer(requests(1), seed=0))
     assert totals(tmp_path).refused == 2 and totals(tmp_path).lost == 0
 
@@ -314,6 +316,7 @@ def test_the_key_is_nowhere(tmp_path, monkeypatch, caplog):
             list(asking.answer(requests(5), seed=0))
     shown = "".join(traceback.format_exception(caught.value))
     assert "Incorrect API key provided: ***" in shown
+    assert f"{server.address} does not accept the key in the environment variable JUDGE_KEY" in shown
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in shown + caplog.text + repr(asking) and KEY.encode() not in files
     monkeypatch.delenv("JUDGE_KEY")

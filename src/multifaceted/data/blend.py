@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
@@ -48,6 +49,12 @@ class Blend(DataSource):
     def joins_rows(self) -> bool:
         """Whether one of its sources does."""
         return any(source.joins_rows for source in self.sources.values())
+
+    def held_out(self) -> DataSource:
+        """Of the held-out examples of every source."""
+        alone = copy(self)
+        alone.sources = {name: source.held_out() for name, source in self.sources.items()}
+        return alone
 
     def require_files(self) -> None:
         """Those of every source that has a share."""

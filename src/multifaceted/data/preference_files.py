@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class PreferenceFiles(DataSource):
                 f"none of {read} rows is held out at data.source.validation_share={self.validation_share};"
                 " raise it or name a data.source.validation_file"
             )
+
+    def held_out(self) -> DataSource:
+        """With no file but `validation_file`, where there is one."""
+        if self.validation_file is None:
+            return self
+        alone = copy(self)
+        alone.train_file = self.validation_file
+        return alone
 
     def require_files(self) -> None:
         """Those to train on and to validate on."""

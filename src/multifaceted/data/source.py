@@ -53,6 +53,10 @@ class DataSource:
         """Held-out pairs."""
         raise NotImplementedError
 
+    def held_out(self) -> DataSource:
+        """The source for those who only validate: it needs no training files, unless the held-out pairs take them."""
+        return self
+
     def system_message(self, example: Example, preferences: Sequence[StatedPreference]) -> str:
         """The system message that states some of an example's preferences."""
         return stated_message(preferences)

@@ -70,6 +70,23 @@ class Asked(NamedTuple):
     run: int
     attempts: int
 
+    @property
+    def label(self) -> str:
+        """In words, with the numbers of `Verdict`.
+
+        >>> Asked(Question(prompt="cd12", response="cd12", messages=[], read=str, rubric=0), run=0, attempts=0).label
+        'prompt cd12, rubric 0, run 0'
+        """
+        question = self.question
+        parts = [f"prompt {question.prompt}"]
+        if question.response != question.prompt:
+            parts.append(f"response to {question.response}")
+        if question.rubric is not None:
+            parts.append(f"rubric {question.rubric}")
+        if question.order is not None:
+            parts.append(f"order {question.order}")
+        return ", ".join([*parts, f"run {self.run}"])
+
 
 @dataclass(kw_only=True, slots=True)
 class Judge:
@@ -158,6 +175,7 @@ class Judge:
                 id=name,
                 messages=asked.question.messages,
                 sample=asked.run + ATTEMPTS_APART * asked.attempts,
+                label=asked.label,
             )
             for name, asked in by_id.items()
         ]

@@ -57,9 +57,10 @@ class RewardAccuracy:
         Raises:
             DataError: a file that is not there, bad rows, or none is left.
         """
-        self.data.source.require_files()
+        source = self.data.source.held_out()
+        source.require_files()
         bad = BadRows(policy=self.data.on_bad_row, option="task.data.on_bad_row")
-        found = self.data.source.validation(seed, bad)
+        found = source.validation(seed, bad)
         return Part(examples=list(check_examples(found, bad, needs_rejected=True)), bad=bad)
 
 

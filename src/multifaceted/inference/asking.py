@@ -93,8 +93,8 @@ class Asking:
         connect: what sends them.
         body_of: what is sent for a request.
         entry_of: the ledger's entry for a request and its body.
-        unanswered: by id of a request that got no answer, why.
-        refused: those of them that would get none another time either.
+        unanswered: by what a request without an answer is called, why.
+        refused: by id, those that would get none another time either.
         failure: why no more is asked.
     """
 
@@ -138,7 +138,7 @@ class Asking:
                 self.failure = self.failure or _as_engine_error(error, self.ledger)
                 return
             except Exception as error:
-                self.failure = self.failure or EngineError(f"request {request.id!r}: {type(error).__name__}")
+                self.failure = self.failure or EngineError(f"request {request.shown!r}: {type(error).__name__}")
                 raise
             if reply is not None:
                 await give(reply)
@@ -165,7 +165,7 @@ class Asking:
             reason = self._reason(fault, sending, sender)
             if self._is_of_all(fault, sending):
                 raise EngineError(reason) from None  # the cause may hold the key
-            self.unanswered[request.id] = reason
+            self.unanswered[request.shown] = reason
             if fault.kind is Kind.REFUSED:
                 self.refused[request.id] = reason
             self.counts.unanswered += 1
@@ -181,7 +181,7 @@ class Asking:
         often = f" {sending.sends} times" if sending.sends > 1 else ""
         remedy = remedy_of(fault, sending.body["messages"])
         said = shown(fault.reason, sender.secrets)
-        return f"request {sending.request.id!r} failed{often}: {said}" + (f"; {remedy}" if remedy else "")
+        return f"request {sending.request.shown!r} failed{often}: {said}" + (f"; {remedy}" if remedy else "")
 
     async def _attempt(self, sending: _Sending, ledger: Ledger, sender: Sender) -> Reply:
         request, entry = sending.request, sending.entry

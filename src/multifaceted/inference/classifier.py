@@ -20,6 +20,7 @@ from transformers import (
 
 from multifaceted.inference.loading import model_and_tokenizer
 from multifaceted.inference.requests import EngineError
+from multifaceted.model.context import context_length
 
 BATCH = 128
 TOXICITY = ("toxicity", "toxic")
@@ -102,7 +103,7 @@ class Classifier:
         if not texts:
             return []
         encoded: list[list[int]] = self.tokenizer([text for _, text in texts])["input_ids"]
-        stated = getattr(self.model.config, "max_position_embeddings", None)
+        stated = context_length(self.model.config)
         most = min(self.tokenizer.model_max_length, stated or self.tokenizer.model_max_length)
         for (name, _), ids in zip(texts, encoded, strict=True):
             if len(ids) > most:

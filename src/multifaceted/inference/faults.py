@@ -55,10 +55,10 @@ class SendError(Exception):
 
 
 _ENDING = {
-    401: "the key is missing or not accepted: set the environment variable that holds it (`key_variable` of a server)",
+    401: "the key is missing or not accepted: set the environment variable that holds it",
     402: "the account has no money left",
     403: "the key may not be used for this model",
-    404: "there is no such model, or `base_url` is not where the server's API begins (it usually ends in /v1)",
+    404: "there is no such model",
 }
 PAID = (408, 504)
 """Time-outs, after which the answer may have been computed all the same."""
@@ -72,17 +72,20 @@ _REFUSING = {
 }
 
 
-def fault_of_status(status: int, code: object, reason: str, wait: float) -> SendError:
+def fault_of_status(
+    status: int, code: object, reason: str, wait: float, remedies: Mapping[int, str] | None = None
+) -> SendError:
     """What an HTTP status means.
 
     Args:
         code: as the server calls the error, where it does.
         wait: seconds the server asks to wait.
+        remedies: by status, what to do where the sender knows better.
     """
     if code == QUOTA:
         return SendError(reason=reason, kind=Kind.ENDS, remedy="the quota is exhausted; raise it with the provider")
     if status in _ENDING:
-        return SendError(reason=reason, kind=Kind.ENDS, remedy=_ENDING[status])
+        return SendError(reason=reason, kind=Kind.ENDS, remedy=(_ENDING | dict(remedies or {}))[status])
     if status not in _PASSING and status < 500:
         return SendError(reason=reason, kind=Kind.REFUSED, remedy=_REFUSING.get(status, ""))
     return fault_that_passes(reason, wait=wait, may_be_paid=status in PAID)

@@ -71,7 +71,7 @@ class ResponseFile:
         for request, name in zip(requests, names, strict=True):
             turn, turns = request.turn, found[name].turns
             if turn >= len(turns):
-                raise EngineError(f"{self.path}: {request.id!r} has {len(turns)} turns; turn {turn + 1} is asked")
+                raise EngineError(f"{self.path}: {request.shown!r} has {len(turns)} turns; turn {turn + 1} is asked")
             yield Reply(id=request.id, text=turns[turn], finished=found[name].finished)
 
 
@@ -197,7 +197,7 @@ def _by_place(found: Mapping[str, Answers]) -> bool:
 
 def _check(path: Path, requests: Sequence[Request], names: Sequence[str], found: Mapping[str, Answers]) -> None:
     """Refuse a file that lacks a response; by place, also one that holds more."""
-    if missing := [r.id for r, name in zip(requests, names, strict=True) if name not in found]:
+    if missing := [r.shown for r, name in zip(requests, names, strict=True) if name not in found]:
         raise EngineError(
             f"{path} lacks {len(missing):,} of {len(requests):,} responses: to {named(missing)};"
             " was it made with the same bench?"

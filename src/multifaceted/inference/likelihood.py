@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from multifaceted.inference.loading import model_and_tokenizer
 from multifaceted.inference.rendering import rendered, tokens_of
 from multifaceted.inference.requests import EngineError, Request, in_user_turn, named
+from multifaceted.model.context import context_length
 from multifaceted.model.policy_files import refuse_what_cannot_write
 from multifaceted.records import Likelihood
 from multifaceted.template import render_answered, set_template
@@ -195,7 +196,7 @@ class LikelihoodModel:
         return prompt, whole[len(prompt) : begin + len(passage.text)]
 
     def _check(self, passages: Sequence[Passage], encoded: Sequence[_Encoded]) -> None:
-        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        most = context_length(self.model.config)
         for passage, (ids, begin) in zip(passages, encoded, strict=True):
             if most is not None and len(ids) > most:
                 raise EngineError(

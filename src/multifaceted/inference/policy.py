@@ -22,6 +22,7 @@ from multifaceted.inference.loading import whole_model
 from multifaceted.inference.rendering import chat_tokenizer, rendered, tokens_of
 from multifaceted.inference.requests import EngineError, Reply, Request, check_requests, request_seed
 from multifaceted.inference.sampling import FirstTokens, Settled
+from multifaceted.model.context import context_length
 from multifaceted.model.policy_files import PolicyFiles, resolve_policy
 from multifaceted.model.tokenizer import ends_of_turn
 from multifaceted.records import Sampling
@@ -135,7 +136,7 @@ class PolicyEngine:
         The longest prompt of a batch leaves the others less room than they have alone. Those that it cuts are answered
         again among prompts of their own length.
         """
-        context = _context(self._load().model) or sys.maxsize
+        context = context_length(self._load().model.config) or sys.maxsize
         pending, apart = sorted(range(len(requests)), key=lambda place: len(encoded[place])), False
         while pending:
             groups: dict[tuple[Settled, int], list[int]] = {}
@@ -185,12 +186,12 @@ class PolicyEngine:
         tokenizer = self._prepared().tokenizer
         texts = [rendered(tokenizer, request, system_in_user=self.system_in_user) for request in requests]
         encoded = tokens_of(tokenizer, texts)
-        context = _context(self._load().model)
+        context = context_length(self._load().model.config)
         for request, ids in zip(requests, encoded, strict=True):
             if context is not None and len(ids) >= context:
                 raise EngineError(
-                    f"prompt {request.id!r} has {len(ids)} tokens, and the policy's context is {context}: there is no"
-                    " room for an answer; shorten its system message or instruction"
+                    f"request {request.shown!r} has {len(ids)} tokens, and the model's context is {context}: there is"
+                    " no room for an answer; shorten it, or use a model with a longer context"
                 )
         return encoded
 
@@ -213,7 +214,7 @@ class PolicyEngine:
             attention_mask=attention_mask,
             do_sample=False,
             eos_token_id=ends or None,
-            max_new_tokens=min(most, (_context(model) or width + most) - width),
+            max_new_tokens=min(most, (context_length(model.config) or width + most) - width),
             pad_token_id=ends[0] if ends else 0,  # after an answer, behind the token that ends it
             logits_processor=LogitsProcessorList([first, *settled.processors(seeds, model.device)]),
         )
@@ -234,11 +235,6 @@ class PolicyEngine:
                 texts.setdefault(cast(str, tokenizer.decode([token])), logp)
             found.append(texts)
         return found
-
-
-def _context(model: PreTrainedModel) -> int | None:
-    """The most tokens of a prompt with its answer; None where the model's config does not say."""
-    return cast("int | None", getattr(model.config, "max_position_embeddings", None))
 
 
 def _batches(groups: Mapping[T, Sequence[int]], size: int) -> Iterator[tuple[T, Sequence[int]]]:

@@ -107,7 +107,9 @@ class InspectSender:
         if self._api.is_auth_failure(error):
             status = 401
         if status is not None:
-            return fault_of_status(status, code, reason, wait)
+            variables = " or ".join(self._api.api_key_vars)
+            remedies = {401: f"the key is not accepted: set {variables}"} if variables else {}
+            return fault_of_status(status, code, reason, wait, remedies)
         if type(error).__name__ == "PrerequisiteError":  # inspect_ai's own, before anything is sent
             return SendError(reason=_plain(error), kind=Kind.ENDS)
         return SendError(reason=f"{type(error).__name__}: {reason}", kind=Kind.UNREADABLE, may_be_paid=True)

@@ -63,7 +63,9 @@ def rendered(tokenizer: PreTrainedTokenizerBase, request: Request, *, system_in_
         text = render_prompts(tokenizer, [messages])[0]
     except TemplateError as error:
         remedy = f". If that is about the system message, {IN_USER}" if stated else ""
-        raise EngineError(f"the policy's chat template refuses prompt {request.id!r}: {error}{remedy}") from error
+        raise EngineError(f"the model's chat template refuses request {request.shown!r}: {error}{remedy}") from error
     if any(system.strip() not in text for system in stated):
-        raise EngineError(f"the policy's chat template leaves the system message of {request.id!r} out; {IN_USER}")
+        raise EngineError(
+            f"the model's chat template leaves the system message of request {request.shown!r} out; {IN_USER}"
+        )
     return text

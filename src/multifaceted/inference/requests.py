@@ -41,12 +41,19 @@ class Request:
         messages: `{"role", "content"}`, the last one the user's.
         sample: which answer to the same messages, for those who want several; each has a stream of its own.
         sampling: how to answer, where the engine's own settings leave that open.
+        label: what messages call it where its id is not for people; no reply depends on it.
     """
 
     id: str
     messages: Sequence[dict[str, str]]
     sample: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return self.label or self.id
 
     @property
     def turn(self) -> int:
@@ -125,14 +132,20 @@ def check_requests(requests: Iterable[Request]) -> None:
     """Refuse what no engine could answer or tell apart.
 
     Raises:
-        EngineError: an id that occurs twice; a conversation whose last message is not the user's.
+        EngineError: an id that occurs twice; a conversation whose last message is not the user's; half a character.
     """
     ids: Counter[str] = Counter()
     for request in requests:
         ids[request.id] += 1
         last = request.messages[-1]["role"] if request.messages else "nobody"
         if last != "user":
-            raise EngineError(f"request {request.id!r}: the last message is by {last}; an answer follows the user's")
+            raise EngineError(f"request {request.shown!r}: the last message is by {last}; an answer follows the user's")
+        for message in request.messages:
+            if whole_characters(message["content"]) != message["content"]:
+                raise EngineError(
+                    f"request {request.shown!r}: the {message['role']}'s message holds half a character (half of a"
+                    " surrogate pair, such as \\ud83d alone), which cannot be sent; mend or remove it"
+                )
     if twice := [name for name, number in ids.items() if number > 1]:
         raise EngineError(f"{named(twice)} asked twice in one call; give every request an id of its own")
 

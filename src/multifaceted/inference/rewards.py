@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from multifaceted.inference.rendering import AT_ONCE, tokens_of
 from multifaceted.inference.requests import EngineError
+from multifaceted.model.context import context_length
 from multifaceted.model.folder import check_model_folder, refuse_policy
 from multifaceted.template import special_tokens
 
@@ -90,7 +91,7 @@ class RewardModel:
         return cls(
             model=cast(PreTrainedModel, model.to(on).eval()),
             tokenizer=tokenizer,
-            max_length=getattr(model.config, "max_position_embeddings", sys.maxsize),
+            max_length=context_length(model.config) or sys.maxsize,
         )
 
     def of(self, conversations: Sequence[Answered]) -> Iterator[tuple[int, Reward]]:

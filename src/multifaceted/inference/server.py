@@ -43,7 +43,7 @@ class ServerEngine(RemoteEngine):
             raise ValueError(f"extra holds {self.limit_name}: use max_tokens, which is sent under that name")
 
     def _sender(self) -> Callable[[], Sender]:
-        return partial(ServerSender, self.base_url, self._key(), self.timeout)
+        return partial(ServerSender, self.base_url, self._key(), self.timeout, self.key_variable)
 
     def _body(self, request: Request, seed: int) -> dict[str, Any]:
         body = RemoteEngine._body(self, request, seed)

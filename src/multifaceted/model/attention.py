@@ -17,6 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
 
+from multifaceted.model.context import context_length
 from multifaceted.trees import PADDING, TreeRows
 
 TREE_ATTENTION = "multifaceted_tree"
@@ -169,7 +170,7 @@ def refuse_unservable(config: PreTrainedConfig, max_length: int) -> None:
         raise ValueError(
             f"this {name} drops attention weights (attention_dropout={dropout}); set it to 0 in its config"
         )
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = context_length(config)
     if positions is not None and positions < max_length:
         raise ValueError(
             f"this {name} has {positions} positions, fewer than data.max_length={max_length}; set"

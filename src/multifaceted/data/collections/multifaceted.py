@@ -15,7 +15,7 @@ from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.locations import files_of
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
-from multifaceted.data.source import check_example
+from multifaceted.data.source import DataSource, check_example
 from multifaceted.records import Example, StatedPreference
 
 BEFORE_RELEASE = {
@@ -54,6 +54,10 @@ class Multifaceted(PreferenceFiles):
         PreferenceFiles.__post_init__(self)
         if self.siblings and self.join is not None:
             raise ValueError("siblings=true finds the other outputs in train_file itself; leave join out")
+
+    def held_out(self) -> DataSource:
+        """As of any files, but groups may have their siblings in `train_file`."""
+        return self if self.siblings else PreferenceFiles.held_out(self)
 
     def convert(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
         """One example a row; holds one row, and of other rows what `Siblings` holds."""
