@@ -76,6 +76,7 @@ def steady(bench: Bench, budget: float) -> None:
     _record(bench, f"{CALLS[bench.size]} calls, answered after {DELAY:g} s", result)
     bench.record.figure("calls_rate", [rate * DELAY / IN_FLIGHT for rate in result.rates])
     bench.record.figure("calls_memory", [result.facts["peak_gb"] / result.facts["peak_gb_at_tenth"]])
+    bench.record.figure("calls_memory_later", [result.facts["peak_gb"] / result.facts["peak_gb_at_half"]])
 
 
 def ceiling(bench: Bench, budget: float) -> None:
@@ -182,10 +183,12 @@ def measure(job: Job) -> dict[str, Any]:
             facts["kept"] += reply.was_kept
             if number == job.examples // 10:
                 facts["peak_gb_at_tenth"] = peak_gb("cpu")
+            if number == job.examples // 2:
+                facts["peak_gb_at_half"] = peak_gb("cpu")
 
     _, processor_seconds = in_repeats(ask)
     found = {"kept": facts["kept"], "processor_ms_a_call": round(1000 * min(processor_seconds) / job.examples, 2)}
-    return {"found": found, "peak_gb_at_tenth": facts["peak_gb_at_tenth"]}
+    return {"found": found, **{name: facts[name] for name in ("peak_gb_at_tenth", "peak_gb_at_half")}}
 
 
 INFERENCE_STAGES = [

@@ -94,6 +94,7 @@ _OF_INFERENCE = [
     for key, what, least, most, unit in (
         ("rate", f"{_CALLS}, answered after 1 s: rate over 64 a second", 0.9, None, ""),
         ("memory", f"{_CALLS}: peak memory over that at a tenth", None, 1.05, "x"),
+        ("memory_later", f"{_CALLS}: peak memory over that at half", None, 1.01, "x"),
         ("processor", f"{_CALLS}, answered at once: processor time a call", None, None, "ms"),
         ("ceiling", f"{_CALLS}, answered at once: calls a second", None, None, ""),
         ("not_answered", f"{_KILLED}: calls without a reply at the end", None, 0, ""),
