@@ -138,6 +138,18 @@ def test_a_broken_record_is_refused_with_its_line(policy):
         evaluate(policy)
 
 
+def test_a_file_of_responses_that_is_not_there_or_says_nonsense_is_refused(tmp_path):
+    path = tmp_path / "responses.jsonl"
+    config = build(
+        composed("eval", ["engine=file", f"engine.path={path}", f"into={tmp_path}/into", *SMALL[:1]]), EvalConfig
+    )
+    with pytest.raises(ValueError, match=r"responses.jsonl does not exist; engine.path names a file of responses"):
+        run(config, to_plain(config))
+    path.write_text(json.dumps({"id": "a", "text": "So.", "finished": "yes"}) + "\n")
+    with pytest.raises(EngineError, match=r"row 1: TypeError: finished is 'yes'; expected true or false; mend the row"):
+        run(config, to_plain(config))
+
+
 def test_an_old_record_version_is_refused(tmp_path):
     (tmp_path / "old.json").write_text('{"version": 0}')
     with pytest.raises(RecordError, match="record version 0; this release reads version 1"):
