@@ -31,8 +31,9 @@ from benchmarks.workload import MAX_LENGTH, examples_of
 from multifaceted.data.batch import Batch
 from multifaceted.data.batches import StepBatch, TrainingBatches
 from multifaceted.data.dataset import Data
+from multifaceted.data.encode import Encoded
 from multifaceted.data.source import DataSource
-from multifaceted.data.tokenize import Encoded
+from multifaceted.data.tokens import TokenTrees
 from multifaceted.model.adapter import Adapter
 from multifaceted.model.build import Dtype, ScratchModel
 from multifaceted.model.vocabulary import Projection
@@ -171,8 +172,8 @@ def _prepare(job: Job, config: TrainConfig, folder: Path, ranks: Ranks) -> tuple
     trees = trees_of(job)
     data = TokenData(
         tokenizer=number_tokenizer(SIZES[job.size].vocab_size),
-        train=Encoded(trees=trees),
-        held_out=Encoded(trees=trees[:1]),
+        train=Encoded(trees=TokenTrees.of(trees)),
+        held_out=Encoded(trees=TokenTrees.of(trees[:1])),
     )
     batches = training_batches(config, trees, ranks)
     pairs = evaluation_batches(trees[:1], config.batch, ranks)

@@ -65,7 +65,7 @@ def measure(job: Job) -> dict[str, Any]:
 
         def prepare() -> None:
             with tempfile.TemporaryDirectory(dir=name) as cache:
-                part, _ = data.examples(Mix(), SEED, needs_rejected=True, scratch=Path(cache))
+                part, _ = data.examples(Mix(), SEED, needs_rejected=True, cache=Path(cache))
                 encoded = data.encode(
                     part, Mix(), SEED, tokenizer, with_rejected=True, max_tokens=ROW, cache=Path(cache)
                 )

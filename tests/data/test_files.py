@@ -10,7 +10,7 @@ import pytest
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import Blend
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 from multifaceted.data.locations import files_of, stem_of
 from multifaceted.data.preference_files import PreferenceFiles
 from tests.data.shapes import FORMATS, write

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from multifaceted.data.bad_rows import BadRows
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 from multifaceted.evaluation.arena_hard import ArenaHardTask
 from multifaceted.evaluation.protocols.arena_hard import ANSWERS, battles_of, metrics, ratings, read_games
 from multifaceted.evaluation.run import rescore

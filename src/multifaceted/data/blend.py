@@ -46,6 +46,11 @@ class Blend(DataSource):
         return [part for name, source in self.sources.items() if self.weights[name] for part in source.terms()]
 
     @property
+    def is_checked(self) -> bool:
+        """Whether those of every source have."""
+        return all(source.is_checked for source in self.sources.values())
+
+    @property
     def joins_rows(self) -> bool:
         """Whether one of its sources does."""
         return any(source.joins_rows for source in self.sources.values())

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import thin
-from multifaceted.data.encode import encode
+from multifaceted.data.cache import CacheError
+from multifaceted.data.encode import Encoded, encode
+from multifaceted.data.examples import ExampleDataset, store_examples
 from multifaceted.data.licences import Use
-from multifaceted.data.mix import Mix, Shown
+from multifaceted.data.mix import RELEASED, Mix, Views
 from multifaceted.data.overlap.clean import Found, Overlap
-from multifaceted.data.source import DataSource, check_examples
-from multifaceted.data.stored import select, store
-from multifaceted.data.tokenize import Encoded, Overlong
+from multifaceted.data.source import DataSource, check_example, check_examples, check_use, refuse_none
+from multifaceted.data.tokenize import Limits, Overlong
 from multifaceted.records import Example
 from multifaceted.template import refuse_lost_system, set_template
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
 class Part:
     """The examples to train or to validate on, and the rows that could not, or were not chosen to, be among them."""
 
-    examples: Sequence[Example]
+    examples: ExampleDataset
     bad: BadRows
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -60,8 +64,8 @@ class Part:
         return Counter({reason: number for reason, number in numbers.items() if number})
 
     def _select(self, indices: Sequence[int]) -> None:
-        number, self.examples = len(self.examples), select(self.examples, indices)
-        if not self.examples:
+        number, self.examples = len(self.examples), self.examples.select(indices)
+        if not len(self.examples):
             samples = "; ".join(f"{reason}: {self.bad.samples[reason]}" for reason in self.left_out)
             raise DataError(
                 f"none of {number} examples is left to train on: {dict(self.left_out)}; {samples}. Name other data, or"
@@ -98,11 +102,11 @@ class Data:
         if self.per_instruction is not None and self.per_instruction < 1:
             raise ValueError(f"per_instruction is {self.per_instruction}; it must be at least 1")
 
-    def examples(self, mix: Mix, seed: int, *, needs_rejected: bool, scratch: Path | None = None) -> tuple[Part, Part]:
+    def examples(self, mix: Mix, seed: int, *, needs_rejected: bool, cache: Path | None = None) -> tuple[Part, Part]:
         """Training and validation examples, checked; training ones as `mix` chooses them.
 
         Args:
-            scratch: folder for the file of those that are too many for memory; by default the system's.
+            cache: where those lie that are too many for memory.
 
         Raises:
             DataError: bad rows, examples that cannot be shown in the mix, a bench that is not there, or no example that
@@ -110,16 +114,11 @@ class Data:
         """
         self.source.require_files()
         prompts = self.overlap.prompts() if self.overlap is not None else {}
-        ids: set[str] = set()
-
-        def checked(examples: Iterable[Example], bad: BadRows) -> Part:
-            good = check_examples(examples, bad, needs_rejected=needs_rejected, taken=ids)
-            return Part(examples=store(good, scratch), bad=bad)
-
-        bad = BadRows(policy=self.on_bad_row)
-        train = checked(self.source.train(seed, bad, mix.contrast_shares), bad)
-        bad = BadRows(policy=self.on_bad_row)
-        validation = checked(self.source.validation(seed, bad), bad)
+        try:
+            train, validation = self._read(mix, seed, needs_rejected=needs_rejected, cache=cache)
+        except CacheError as error:
+            log.warning("examples are read into memory, because %s cannot be written: %s", cache, error)
+            train, validation = self._read(mix, seed, needs_rejected=needs_rejected, cache=None)
         mix.refuse_unknown(chain(train.examples, validation.examples))
         if self.overlap is not None:
             train.set_apart(self.overlap.search(train.examples, prompts), drop=self.overlap.drop)
@@ -128,6 +127,45 @@ class Data:
         if mix.contrasts:
             train.keep(mix.choose_contrasts(train.examples), "other_contrast")
         return train, validation
+
+    def _read(self, mix: Mix, seed: int, *, needs_rejected: bool, cache: Path | None) -> tuple[Part, Part]:
+        """Read, check and store every example once."""
+        bad, bad_held_out = BadRows(policy=self.on_bad_row), BadRows(policy=self.on_bad_row)
+        ids: set[str] = set()
+        held_out: list[bool] = []
+
+        def checked() -> Iterator[Example]:
+            for example, is_held_out in self.source.examples(seed, bad, bad_held_out, mix.contrast_shares):
+                with (bad_held_out if is_held_out else bad).row(f"example {example.id!r}"):
+                    if not self.source.is_checked:
+                        check_example(example)
+                    check_use(example, ids, needs_rejected=needs_rejected)
+                    held_out.append(is_held_out)
+                    yield example
+
+        examples = store_examples(checked(), cache)
+        parts = []
+        for part, own_bad in enumerate((bad, bad_held_out)):
+            indices = np.flatnonzero(np.asarray(held_out, dtype=bool) == bool(part)).tolist()
+            refuse_none(len(indices), own_bad)
+            parts.append(Part(examples=examples.select(indices), bad=own_bad))
+        return parts[0], parts[1]
+
+    def held_out(self, seed: int, *, option: str) -> Part:
+        """Held-out pairs alone, for those who only validate: training files are not asked for.
+
+        Args:
+            option: the setting that says what becomes of bad rows, for messages.
+
+        Raises:
+            DataError: bad rows, or no pair.
+        """
+        source = self.source.held_out()
+        source.require_files()
+        bad = BadRows(policy=self.on_bad_row, option=option)
+        found = source.validation(seed, bad)
+        good = check_examples(found, bad, needs_rejected=True, is_checked=source.is_checked)
+        return Part(examples=store_examples(good), bad=bad)
 
     def encode(
         self,
@@ -150,55 +188,27 @@ class Data:
             ValueError: tokenizer and template do not fit, or the template has no place for a system message.
         """
         set_template(tokenizer, self.template)
-        in_views = partial(
-            self._in_views,
-            tokenizer=tokenizer,
+        views = Views(mix=mix, source=None if {*mix.view_shares} == {RELEASED} else self.source, seed=seed)
+        if self._states_system(part.examples, views):
+            refuse_lost_system(tokenizer, self.template)
+        encoded = encode(
+            part.examples,
+            tokenizer,
+            Limits(max_length=self.max_length, max_tokens=max_tokens, overlong=self.overlong),
             with_rejected=with_rejected,
-            max_tokens=max_tokens,
             bad=part.bad,
+            views=views,
             cache=cache,
         )
-        examples, dropped = part.examples, part.left_out.copy()
-        shares = mix.view_shares
-        # Shares hold after drops only if an example stays or goes whichever view it gets.
-        for view in shares if len(shares) > 1 else ():
-            tried = in_views(examples, {example.id: view for example in examples})
-            fits = {tree.id for tree in tried.trees}
-            examples = select(examples, [index for index, e in enumerate(examples) if e.id in fits])
-            dropped += tried.dropped
-        views = mix.assign([example.id for example in examples], seed)
-        encoded = in_views(examples, views)
-        encoded.dropped += dropped + part.bad.counts
-        ids = [tree.id for tree in encoded.trees]
-        encoded.kept += part.kept({*ids})
-        encoded.views = Counter(views[name] for name in ids)
+        encoded.dropped += part.left_out + part.bad.counts
+        encoded.kept += part.kept({*encoded.trees.ids})
         return encoded
 
-    def _in_views(
-        self,
-        examples: Sequence[Example],
-        views: Mapping[str, str],
-        *,
-        tokenizer: PreTrainedTokenizerBase,
-        with_rejected: bool,
-        max_tokens: int | None,
-        bad: BadRows,
-        cache: Path | None,
-    ) -> Encoded:
-        """Token trees of the examples, each in the view that its id has."""
-        shown = Shown(examples, views, self.source)
-        if any(example.system for example in shown):
-            refuse_lost_system(tokenizer, self.template)
-        return encode(
-            shown,
-            tokenizer,
-            max_length=self.max_length,
-            max_tokens=max_tokens,
-            overlong=self.overlong,
-            with_rejected=with_rejected,
-            bad=bad,
-            cache=cache,
-        )
+    def _states_system(self, examples: ExampleDataset, views: Views) -> bool:
+        """Whether an example has a system message in one of its views."""
+        if views.source is None:
+            return any(examples.cells("system"))
+        return any(views.show(example, name).system for name in views.names for example in examples)
 
 
 def counts(encoded: Encoded) -> dict[str, int]:

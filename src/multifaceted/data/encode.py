@@ -1,199 +1,266 @@
-"""From examples to token trees: in several processes where there are many, and kept by content."""
+"""From examples to token trees by `Dataset.map`, in several processes where there are many, and kept by content."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import shutil
 import tempfile
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from functools import cache as remember
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import pyarrow as pa
 from jinja2 import TemplateError
-from tqdm import tqdm
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
-from multifaceted.data.tokens import StoredTrees, write_trees
-from multifaceted.record_files import RecordError, alone_at, put_in_place, read_json, write_json
-from multifaceted.records import VERSION, Example
+from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
+from multifaceted.data.cache import dataset_cache
+from multifaceted.data.examples import ExampleDataset, to_example
+from multifaceted.data.mix import Views
+from multifaceted.data.tokenize import Limits, tokenize
+from multifaceted.data.tokens import FEATURES, TokenTrees, to_table
+from multifaceted.record_files import alone_at
 from multifaceted.template import render_answered
-from multifaceted.trees import TokenTree
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 1000
+BATCH = 1000
 """Examples that are tokenized together: lists of ids take nine times the memory of a tree's arrays."""
 PARALLEL = 20_000
-"""Examples from which on several processes pay: each takes seconds to start."""
-FORM = 1
-"""Of what is kept. A change of this package that changes tokens must change it."""
-ABANDONED = 3600.0
-"""Seconds without a write after which the job that wrote is gone."""
-MOST_PROCESSES = 16
+"""Examples from which on several processes pay."""
+MAX_PROCESSES = 16
 """Each takes 0.4 GB."""
-TREES, COUNTS = "trees.arrow", "counts.json"
+DIED = "subprocesses has abruptly died"
+"""How `datasets` says that a process was killed."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Encoded:
+    """Token trees, and what became of the examples that are not among them or not whole.
+
+    Attributes:
+        dropped: examples that are too long, by reason; those at fault are counted by `BadRows`.
+        kept: rows that are trained on though they lack something, by reason.
+        views: in which view how many are shown.
+        fingerprint: of the token data set, as `datasets` has it.
+    """
+
+    trees: TokenTrees
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    views: Counter[str] = field(default_factory=Counter)
+    fingerprint: str = ""
 
 
 def encode(
-    examples: Sequence[Example],
+    examples: ExampleDataset,
     tokenizer: PreTrainedTokenizerBase,
+    limits: Limits,
     *,
-    max_length: int,
-    max_tokens: int | None = None,
-    overlong: Overlong,
     with_rejected: bool,
     bad: BadRows,
+    views: Views | None = None,
     cache: Path | None = None,
 ) -> Encoded:
-    """Encode examples, each under the tokenizer's chat template.
+    """Encode examples, each in one view and under the tokenizer's chat template.
+
+    An example that is too long in any of the views is dropped, so the shares of the views hold after drops. Rows are
+    tokenized once, but for the few whose view changes because others are dropped.
 
     Args:
-        max_length: most tokens of one path, BOS and EOS included.
-        max_tokens: most tokens of a tree: what a row holds.
         with_rejected: whether rejected responses become branches.
-        bad: takes an example that has no tokens of its own; see `tokenize`.
-        cache: where token trees are kept, by the content of examples, tokenizer, template and limits. They are read
-            from there, memory-mapped. One that cannot be read or written is said, and the trees stay in memory.
+        bad: takes examples that are at fault; see `tokenize`.
+        cache: where tokens are kept, by the content of examples, tokenizer, template, limits, views and code. Where it
+            cannot be read or written, that is logged, and they stay in memory.
 
     Raises:
         DataError: nothing is left.
     """
-    limits = Limits(max_length=max_length, max_tokens=max_tokens, overlong=overlong)
-    work = _Work(tokenizer=tokenizer, limits=limits, with_rejected=with_rejected, policy=bad.policy)
-    if cache is None:
-        return _in_memory(work, examples, bad)
-    folder = cache / "tokens" / _key(work, examples)
-    with alone_at(folder):
-        kept = _kept(folder, bad)
-        if kept is not None:
-            return kept
-        try:
-            return _keep(folder, work, examples, bad)
-        except (OSError, pa.ArrowException) as error:
-            log.warning("tokens are not kept, so they take memory, and another run computes them again: %s", error)
-            return _in_memory(work, examples, bad)
+    work = _Tokenization(
+        tokenizer=tokenizer,
+        limits=limits,
+        with_rejected=with_rejected,
+        views=views or Views(),
+        bad=BadRows(policy=bad.policy, option=bad.option),
+    )
+    ids = list(examples.cells("id"))
+    numbers = work.views.assign(ids)
+    parts = [work.tokenized(examples, numbers, cache)]
+    rows, stays = np.arange(len(examples)), _has_tree(parts[0])
+    while len(work.views.names) > 1:
+        kept = np.flatnonzero(stays)
+        wanted = work.views.assign([ids[index] for index in kept])
+        moved = kept[wanted != numbers[kept]]
+        if not len(moved):
+            break
+        numbers[kept] = wanted
+        rows[moved] = sum(map(len, parts)) + np.arange(len(moved))
+        parts.append(work.tokenized(examples.select(moved.tolist()), numbers[moved], cache))
+        stays[moved] = _has_tree(parts[-1])
+    dataset = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    return _encoded(dataset, rows, bad, limits)
+
+
+def _has_tree(dataset: datasets.Dataset) -> NDArray[np.bool_]:
+    return np.asarray(dataset.data.column("dropped").is_null())
+
+
+def _encoded(dataset: datasets.Dataset, rows: NDArray[np.int64], bad: BadRows, limits: Limits) -> Encoded:
+    """Count what became of each example.
+
+    Args:
+        rows: [examples], the row of each.
+    """
+    names = ("id", "view", "dropped", "problem", "cut")
+    column = {name: dataset.data.column(name).take(pa.array(rows)) for name in names}
+    problems = column["problem"]
+    too_long = count(column["dropped"].filter(problems.is_null()))
+    for index in np.flatnonzero(np.asarray(problems.is_valid())):
+        _take_problem(bad, *(cells[index].as_py() for cells in (column["id"], column["dropped"], problems)))
+    stays = np.asarray(column["dropped"].is_null())
+    if not stays.any():
+        raise DataError(
+            f"no example is left of {len(rows)}: {dict(too_long + bad.counts)} at data.max_length={limits.max_length};"
+            " raise data.max_length (and batch.max_tokens) or shorten the prompts"
+        )
+    return Encoded(
+        trees=TokenTrees(dataset, rows[stays]),
+        dropped=too_long,
+        cut=count(column["cut"]),
+        views=count(column["view"].filter(pa.array(stays))),
+        fingerprint=str(dataset._fingerprint),
+    )
+
+
+def count(cells: pa.ChunkedArray) -> Counter[str]:
+    """Count the texts of a column, nulls apart."""
+    return Counter({one["values"].as_py(): one["counts"].as_py() for one in cells.drop_null().value_counts()})
+
+
+def _take_problem(bad: BadRows, example_id: str, reason: str, problem: str) -> None:
+    with bad.row(f"example {example_id!r}"):
+        raise BadRowError(reason, problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
-    """What a process needs to know to tokenize."""
+class _Tokenization:
+    """What `Dataset.map` calls for each batch, in this process or in others."""
 
     tokenizer: PreTrainedTokenizerBase
     limits: Limits
     with_rejected: bool
-    policy: OnBadRow
+    views: Views
+    bad: BadRows
 
-    def part(self, examples: Sequence[Example]) -> tuple[Encoded, BadRows]:
-        bad = BadRows(policy=self.policy)
-        return tokenize(examples, self.tokenizer, self.limits, with_rejected=self.with_rejected, bad=bad), bad
+    def tokenized(self, examples: ExampleDataset, numbers: NDArray[np.int16], cache: Path | None) -> datasets.Dataset:
+        """Return a data set with the columns of `tokens.FEATURES`, one row an example.
 
+        Args:
+            numbers: [examples], the number of each example's view.
+        """
+        if cache is None:
+            return self._map(examples, numbers)
+        try:
+            fingerprint = self._fingerprint(examples, numbers)
+            path = dataset_cache(cache) / f"cache-{fingerprint}.arrow"
+            with alone_at(path):
+                return self._from_cache(examples, numbers, fingerprint, path)
+        except OSError as error:
+            log.warning("tokens are not kept, so they take memory, and another run computes them again: %s", error)
+            return self._map(examples, numbers)
 
-def _in_memory(work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
-    result = Encoded(trees=[])
-    result.trees = [tree for trees in _parts(work, examples, result, bad) for tree in trees]
-    return _not_empty(result, work, examples, bad)
+    def _from_cache(
+        self, examples: ExampleDataset, numbers: NDArray[np.int16], fingerprint: str, path: Path
+    ) -> datasets.Dataset:
+        place = {"new_fingerprint": fingerprint, "cache_file_name": str(path)}
+        try:
+            found = self._map(examples, numbers, **place)
+            if len(found) == len(examples):
+                return found
+            problem = f"it holds {len(found)} rows of {len(examples)}"
+        except pa.ArrowException as error:
+            problem = str(error)
+        log.warning("tokens are computed again: %s cannot be used: %s", path, problem)
+        return self._map(examples, numbers, load_from_cache_file=False, **place)
 
+    def _map(self, examples: ExampleDataset, numbers: NDArray[np.int16], **place: Any) -> datasets.Dataset:
+        processes = min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
+        arguments = {
+            "with_indices": True,
+            "batched": True,
+            "batch_size": BATCH,
+            "features": FEATURES,
+            "remove_columns": examples.dataset.column_names,
+            "keep_in_memory": not place,
+            "fn_kwargs": {"numbers": numbers, "parent": os.getpid()},
+            "desc": "tokenize",
+            **place,
+        }
+        dataset = examples.dataset.with_format("arrow")
+        try:
+            # Examples in memory would be copied to every process.
+            is_parallel = processes > 1 and len(examples) >= PARALLEL and dataset.cache_files
+            mapped = dataset.map(self, **arguments, num_proc=processes if is_parallel else None)
+        except RuntimeError as error:
+            if DIED not in str(error):
+                raise
+            log.warning("a process that tokenized is gone, killed for memory perhaps; this one does the rest alone")
+            mapped = dataset.map(self, **arguments)
+        return mapped.with_format(None)
 
-def _keep(folder: Path, work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
-    """Write the trees, and read them from there."""
-    result, own = Encoded(trees=[]), BadRows(policy=bad.policy)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    partial_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write_trees(partial_folder / TREES, _parts(work, examples, result, own))
-        result.trees = StoredTrees(partial_folder / TREES)
-        _not_empty(result, work, examples, own)
-        counts = {"trees": len(result.trees), "dropped": result.dropped, "cut": result.cut}
-        counts["checksum"] = _checksum(partial_folder / TREES)
-        write_json(
-            partial_folder / COUNTS, {"version": VERSION, **counts, "bad": own.counts, "bad_samples": own.samples}
+    def __call__(self, table: pa.Table, indices: list[int], numbers: NDArray[np.int16], parent: int) -> pa.Table:
+        """Tokenize a batch of examples.
+
+        Args:
+            indices: where they are among all.
+            parent: the process that waits for the result; without it another one ends.
+        """
+        if os.getpid() != parent != os.getppid():
+            os._exit(1)
+        examples = [to_example(row) for row in table.to_pylist()]
+        names, own = self.views.names, [int(numbers[index]) for index in indices]
+        shown = [[self.views.show(example, name) for name in names] for example in examples]
+        rows = tokenize(
+            [views[number] for views, number in zip(shown, own, strict=True)],
+            self.tokenizer,
+            self.limits,
+            with_rejected=self.with_rejected,
+            in_other_views=[views[:number] + views[number + 1 :] for views, number in zip(shown, own, strict=True)],
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        put_in_place(partial_folder, folder)
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
-    result.trees = StoredTrees(folder / TREES)
-    bad.add(own)
-    return result
+        for example, row in zip(examples, rows, strict=True):
+            if row.dropped is not None and row.problem is not None:
+                _take_problem(self.bad, example.id, row.dropped, row.problem)
+        return to_table([example.id for example in examples], [names[number] for number in own], rows)
 
-
-def _kept(folder: Path, bad: BadRows) -> Encoded | None:
-    """What a folder of the cache holds, if it is whole."""
-    if not folder.exists():
-        return None
-    try:
-        counts: dict[str, Any] = read_json(folder / COUNTS)
-        trees = StoredTrees(folder / TREES)
-        if len(trees) != counts["trees"]:
-            raise RecordError(f"it holds {len(trees)} trees of {counts['trees']}")
-        if _checksum(folder / TREES) != counts["checksum"]:
-            raise RecordError("its bytes are not those that were written")
-        if counts["bad"] and bad.policy is OnBadRow.RAISE:
-            return None  # they were counted, and stop this run when they are found again
-        lost = Counter(counts["bad"])
-        bad.add(BadRows(counts=lost, errors=lost.copy(), samples=dict(counts["bad_samples"])))
-        return Encoded(trees=trees, dropped=Counter(counts["dropped"]), cut=Counter(counts["cut"]))
-    except (RecordError, OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        log.warning("tokens are computed again: %s cannot be used: %s", folder, error)
-        return None
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what jobs left that were killed while they wrote the same."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        with contextlib.suppress(OSError):
-            if left.is_dir() and time.time() - max(p.stat().st_mtime for p in (left, *left.iterdir())) > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
-
-
-def _not_empty(result: Encoded, work: _Work, examples: Sequence[Example], bad: BadRows) -> Encoded:
-    if not result.trees:
-        raise DataError(
-            f"no example is left of {len(examples)}: {dict(result.dropped + bad.counts)} at"
-            f" data.max_length={work.limits.max_length}; raise data.max_length (and batch.max_tokens) or shorten the"
-            " prompts"
-        )
-    return result
-
-
-def _key(work: _Work, examples: Iterable[Example]) -> str:
-    """A hash of all that decides what the tokens are."""
-    limits = {**asdict(work.limits), "with_rejected": work.with_rejected}
-    versions = {name: version(name) for name in ("transformers", "tokenizers")}
-    digest = hashlib.sha256(json.dumps([FORM, versions, limits]).encode())
-    with tempfile.TemporaryDirectory() as name:
-        work.tokenizer.save_pretrained(name)
-        for path in sorted(Path(name).rglob("*")):
-            if path.is_file():
+    def _fingerprint(self, examples: ExampleDataset, numbers: NDArray[np.int16]) -> str:
+        """A hash of all that decides what the tokens are."""
+        versions = {name: version(name) for name in ("datasets", "transformers", "tokenizers")}
+        settings = [versions, asdict(self.limits), self.with_rejected, self.views.identity, _trial(self.tokenizer)]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        digest.update(_code())
+        with tempfile.TemporaryDirectory() as name:
+            self.tokenizer.save_pretrained(name)
+            for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
                 digest.update(path.name.encode() + path.read_bytes())
-    digest.update(_trial(work.tokenizer).encode())
-    for e in examples:
-        turns = [[turn.role, turn.content] for turn in e.turns]
-        row = [e.id, e.source, e.system, turns, e.chosen, e.rejected, e.contrast, e.margin]
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()[:32]
+        digest.update(examples.fingerprint.encode() + numbers.tobytes())
+        return digest.hexdigest()[:32]
+
+
+@remember
+def _code() -> bytes:
+    """The code that a token passes on its way: this package, and what it stands on."""
+    package = Path(__file__).parent
+    files = [*package.rglob("*.py"), *(package.with_name(name) for name in ("template.py", "trees.py", "records.py"))]
+    return b"".join(path.read_bytes() for path in sorted(files))
 
 
 def _trial(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -202,60 +269,3 @@ def _trial(tokenizer: PreTrainedTokenizerBase) -> str:
         return render_answered(tokenizer, [[{"role": "user", "content": "Hi."}]], ["Hi."])[0]
     except TemplateError as error:
         return str(error)
-
-
-def _parts(work: _Work, examples: Sequence[Example], result: Encoded, bad: BadRows) -> Iterator[Sequence[TokenTree]]:
-    """The trees in the order of the examples; what became of the others is added to `result` and `bad`."""
-    chunks = (list(examples[first : first + AT_ONCE]) for first in range(0, len(examples), AT_ONCE))
-    processes = min(MOST_PROCESSES, len(os.sched_getaffinity(0))) if len(examples) >= PARALLEL else 1
-    parts = map(work.part, chunks) if processes == 1 else _in_processes(processes, work, chunks)
-    with tqdm(total=len(examples), desc="tokenize", unit="example", disable=None, delay=2, leave=False) as bar:
-        for encoded, own in parts:
-            result.count(encoded)
-            bad.add(own)
-            yield encoded.trees
-            bar.update(AT_ONCE)
-
-
-def _in_processes(number: int, work: _Work, chunks: Iterable[Sequence[Example]]) -> Iterator[tuple[Encoded, BadRows]]:
-    """The parts in order; no more chunks are read than the processes need to keep busy."""
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    stream = iter(chunks)
-    waiting: deque[tuple[Sequence[Example], Future[tuple[Encoded, BadRows]]]] = deque()
-    with ProcessPoolExecutor(number, spawn, _begin, (work, os.getpid())) as pool:
-        try:
-            while len(waiting) < 2 * number and (chunk := next(stream, None)) is not None:
-                waiting.append((chunk, pool.submit(_part, chunk)))
-            while waiting:
-                yield waiting[0][1].result()
-                waiting.popleft()
-                if (chunk := next(stream, None)) is not None:
-                    waiting.append((chunk, pool.submit(_part, chunk)))
-            return
-        except BrokenProcessPool:
-            log.warning("a process that tokenized is gone, killed for memory perhaps; this one does the rest alone")
-        finally:
-            pool.shutdown(cancel_futures=True)
-    for chunk in chain((chunk for chunk, _ in waiting), stream):
-        yield work.part(chunk)
-
-
-_OF_PROCESS: list[_Work] = []
-"""The work of a process that tokenizes: sent once, and not with every chunk."""
-
-
-def _begin(work: _Work, parent: int) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _OF_PROCESS.append(work)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, which tells nobody when it is killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _part(examples: Sequence[Example]) -> tuple[Encoded, BadRows]:
-    return _OF_PROCESS[0].part(examples)

@@ -8,10 +8,15 @@ contrasted; a contrast mix changes the latter, where the data says in which dime
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.shares import ALL, largest_remainder, shares_of
@@ -128,6 +133,45 @@ def show(example: Example, view: str, source: DataSource) -> Example:
         return replace(example, system=source.default_message if view == DEFAULT else None)
     wanted = [p for p in example.preferences if view == ALL or p.dimension in view.split("+")]
     return replace(example, system=source.system_message(example, wanted))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views:
+    """The views of a mix, by their numbers.
+
+    Attributes:
+        source: words the system messages; None where every example is shown as it was released.
+        seed: decides which example is shown in which view.
+    """
+
+    mix: Mix = field(default_factory=Mix)
+    source: DataSource | None = None
+    seed: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The views that have a weight."""
+        return list(self.mix.view_shares)
+
+    def assign(self, ids: Sequence[str]) -> NDArray[np.int16]:
+        """Return the number of each example's view."""
+        number = {name: place for place, name in enumerate(self.names)}
+        views = self.mix.assign(ids, self.seed)
+        return np.asarray([number[views[name]] for name in ids], dtype=np.int16)
+
+    def show(self, example: Example, name: str) -> Example:
+        """Return the example in a view."""
+        return example if self.source is None else show(example, name, self.source)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides how an example is shown, the code of this package apart."""
+        if self.source is None:
+            return self.names
+        nested = getattr(self.source, "sources", {}).values()
+        files = {inspect.getfile(type(source)) for source in (self.source, *nested)}
+        code = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in sorted(files)]
+        return [self.names, repr(self.source), code]
 
 
 @dataclass(frozen=True, slots=True)

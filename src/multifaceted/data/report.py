@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifaceted.data.dataset import Part
+from multifaceted.data.encode import Encoded
 from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.overlap.duplicates import Reason
 from multifaceted.data.overlap.rouge import preference_diversity, system_message_overlap
-from multifaceted.data.tokenize import Encoded
 from multifaceted.data.visible import visible
 from multifaceted.records import Example
 from multifaceted.trees import TokenTree

@@ -30,6 +30,11 @@ class DataSource:
         return []
 
     @property
+    def is_checked(self) -> bool:
+        """Whether its examples have passed `check_example`."""
+        return False
+
+    @property
     def joins_rows(self) -> bool:
         """Whether an example may take several rows, so that rows cannot be counted against examples."""
         return False
@@ -40,6 +45,18 @@ class DataSource:
         Raises:
             DataError: says which, and what to do.
         """
+
+    def examples(
+        self, seed: int, train: BadRows, validation: BadRows, contrasts: Mapping[str, float] | None = None
+    ) -> Iterator[tuple[Example, bool]]:
+        """Yield each example, and whether it is held out.
+
+        Args:
+            train, validation: take the bad rows of either part.
+            contrasts: see `train`.
+        """
+        yield from ((example, False) for example in self.train(seed, train, contrasts))
+        yield from ((example, True) for example in self.validation(seed, validation))
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterable[Example]:
         """Training examples, the same at every call; a stream where there may be many.
@@ -110,31 +127,49 @@ class MiniCollection(DataSource):
 
 
 def check_examples(
-    examples: Iterable[Example], bad: BadRows, *, needs_rejected: bool, taken: set[str] | None = None
+    examples: Iterable[Example], bad: BadRows, *, needs_rejected: bool, is_checked: bool = False
 ) -> Iterator[Example]:
-    """The examples that an objective can learn from, one by one.
+    """Yield the examples that an objective can learn from.
 
     Args:
-        taken: ids that examples of the run have; grows by those of these.
+        is_checked: whether they have passed `check_example`.
 
     Raises:
         DataError: no example is left, which is known at the end.
     """
-    ids = set() if taken is None else taken
-    before = len(ids)
+    ids: set[str] = set()
     for example in examples:
         with bad.row(f"example {example.id!r}"):
-            check_example(example)
-            if needs_rejected and not example.rejected:
-                raise BadRowError(
-                    "no_rejected", "no rejected response, which this objective needs; use objective=sft or add one"
-                )
-            if example.id in ids:
-                # Reference values are kept by id, for training and validation together.
-                raise BadRowError("duplicate_id", "this id occurs twice in training and validation; ids must be unique")
-            ids.add(example.id)
+            if not is_checked:
+                check_example(example)
+            check_use(example, ids, needs_rejected=needs_rejected)
             yield example
-    if len(ids) == before:
+    refuse_none(len(ids), bad)
+
+
+def check_use(example: Example, ids: set[str], *, needs_rejected: bool) -> None:
+    """Refuse an example that this objective cannot learn from, or whose id is taken; else add its id to `ids`.
+
+    Raises:
+        BadRowError: names what is missing.
+    """
+    if needs_rejected and not example.rejected:
+        raise BadRowError(
+            "no_rejected", "no rejected response, which this objective needs; use objective=sft or add one"
+        )
+    if example.id in ids:
+        # Reference values are kept by id, for training and validation together.
+        raise BadRowError("duplicate_id", "this id occurs twice in training and validation; ids must be unique")
+    ids.add(example.id)
+
+
+def refuse_none(number: int, bad: BadRows) -> None:
+    """Refuse a part of the data of which no example is left.
+
+    Raises:
+        DataError: names the first bad row.
+    """
+    if not number:
         sample = next(iter(bad.samples.values()), "none was left out")
         raise DataError(f"the data source has no examples; left out: {dict(bad.counts)}, first {sample}")
 

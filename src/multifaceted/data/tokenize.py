@@ -1,17 +1,17 @@
-"""A few examples to token trees, with every dropped or cut example counted by reason."""
+"""From an example to a token tree, or to the reason why there is none."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.bad_rows import BadRowError, BadRows
+from multifaceted.data.bad_rows import BadRowError
+from multifaceted.data.tokens import TokenizedExample
 from multifaceted.records import Example
 from multifaceted.template import conversation, render_answered, render_prompts, special_tokens
 from multifaceted.trees import TokenTree, as_tokens
@@ -25,27 +25,16 @@ class Overlong(StrEnum):
     """Cut the response from the right, which also removes its EOS."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Encoded:
-    """Token trees, and what became of the examples that are not among them or not whole."""
+class TooLongError(BadRowError):
+    """An example that has too many tokens. `reason` is its key in `summary.json`."""
 
-    trees: Sequence[TokenTree]
-    dropped: Counter[str] = field(default_factory=Counter)
-    cut: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
-    """Rows that are trained on though they lack something."""
-    views: Counter[str] = field(default_factory=Counter)
-    """In which view how many are shown."""
-
-    def count(self, other: Encoded) -> None:
-        """Take over the counts of another part."""
-        self.dropped += other.dropped
-        self.cut += other.cut
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, reason)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What may not be longer than what.
+    """How many tokens a path and a tree may have.
 
     Attributes:
         max_length: most tokens of one path, BOS and EOS included.
@@ -54,31 +43,33 @@ class Limits:
     """
 
     max_length: int
-    max_tokens: int | None
-    overlong: Overlong
+    max_tokens: int | None = None
+    overlong: Overlong = Overlong.DROP
 
-    def apply(self, prompt: list[int], branches: list[list[int]], result: Encoded) -> list[list[int]]:
-        """The branches, cut where they must be; none where the example is dropped. Both are counted in `result`."""
-        room = self.max_length - len(prompt)
+    def apply(self, prompt: int, branches: Sequence[list[int]]) -> tuple[list[list[int]], str | None]:
+        """Return the branches, cut where they must be, and the reason of the cut or None.
+
+        Args:
+            prompt: tokens of the prompt.
+
+        Raises:
+            TooLongError: the example is dropped.
+        """
+        room = self.max_length - prompt
         if room <= 0:
-            result.dropped["prompt_too_long"] += 1
-            return []
+            raise TooLongError("prompt_too_long")
         longest = max(map(len, branches))
         if longest > room and self.overlong is Overlong.DROP:
-            result.dropped["path_too_long"] += 1
-            return []
-        tree_room = self._longest_branch(len(prompt), [min(len(branch), room) for branch in branches])
+            raise TooLongError("path_too_long")
+        tree_room = self._longest_branch(prompt, [min(len(branch), room) for branch in branches])
         if tree_room < min(longest, room) and (self.overlong is Overlong.DROP or tree_room < 1):
-            result.dropped["tree_too_long"] += 1
-            return []
+            raise TooLongError("tree_too_long")
         if longest <= min(room, tree_room):
-            return branches
-        result.cut["response_cut" if tree_room >= room else "tree_cut"] += 1
-        branches = [branch[: min(room, tree_room)] for branch in branches]
-        if branches[0] in branches[1:]:
-            result.dropped["equal_after_cut"] += 1
-            return []
-        return branches
+            return list(branches), None
+        cut = [branch[: min(room, tree_room)] for branch in branches]
+        if cut[0] in cut[1:]:
+            raise TooLongError("equal_after_cut")
+        return cut, "response_cut" if tree_room >= room else "tree_cut"
 
     def _longest_branch(self, prompt: int, branches: list[int]) -> int:
         """The most tokens that a branch may have for the tree to fit in a row, if only longer ones are cut."""
@@ -98,77 +89,106 @@ def tokenize(
     limits: Limits,
     *,
     with_rejected: bool,
-    bad: BadRows,
-) -> Encoded:
-    """Token trees of examples that fit in memory, each under the tokenizer's chat template.
+    in_other_views: Sequence[Sequence[Example]] = (),
+) -> list[TokenizedExample]:
+    """Tokenize examples, each under the tokenizer's chat template.
+
+    An example is at fault, and the result says so, where its text spells a special token, the template refuses it or
+    shows it with equal responses, or prompt and response share a token.
 
     Args:
         with_rejected: whether rejected responses become branches.
-        bad: takes an example whose text spells a special token, that the template refuses or shows with equal
-            responses, or where prompt and response share a token.
+        in_other_views: for each example, the same under other system messages, of which only the prompts are tokenized:
+            an example that is too long in one of them is dropped.
     """
-    trees: list[TokenTree] = []
-    result = Encoded(trees=trees)
-    clean = _without_special_tokens(examples, tokenizer, bad)
-    if not clean:
-        return result
     # No token stands for more than its own characters, so a text beyond this alone is overlong. Its end decides
     # nothing, and tokenizing it all can take minutes.
     most = limits.max_length * max(map(len, tokenizer.get_vocab()))
-    for example, prompt, paths in _tokens(clean, tokenizer, most, bad, with_rejected=with_rejected):
-        with bad.row(f"example {example.id!r}"):
-            branches = limits.apply(prompt, [_branch(prompt, path) for path in paths], result)
-            _refuse_equal(branches)
-            if branches:
-                trees.append(
-                    TokenTree(
-                        id=example.id,
-                        prompt=as_tokens(prompt),
-                        branches=[as_tokens(branch) for branch in branches],
-                        source=example.source,
-                        dimensions=tuple(example.contrast),
-                        margin=example.margin,
-                    )
-                )
-    return result
+    longest_first = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, longest_first)))
+    texts: list[str] = []
+    rendered: list[tuple[int, int] | BadRowError] = []
+    for place, example in enumerate(examples):
+        others = in_other_views[place] if in_other_views else ()
+        try:
+            for shown in (example, *others):
+                _refuse_special_tokens(shown, special)
+            prompt, paths = _rendered(tokenizer, example, most, with_rejected=with_rejected)
+            other_prompts = [_rendered_prompt(tokenizer, other, most) for other in others]
+        except BadRowError as error:
+            rendered.append(error)
+            continue
+        rendered.append((len(other_prompts), len(paths)))
+        texts += [*other_prompts, prompt, *paths]
+    # Without special tokens: the template has written BOS already, where there is one.
+    ids = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+    return [_tokenized(*found, ids, limits) for found in zip(examples, rendered, strict=True)]
 
 
-def _tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, most: int, bad: BadRows, *, with_rejected: bool
-) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
-    """Each example with the tokens of its prompt, and of the prompt with each answer.
-
-    Args:
-        most: characters after which a text is cut.
-    """
-    shown: list[tuple[Example, str, list[str]]] = []
-    for example in examples:
-        answers = [example.chosen, *(example.rejected if with_rejected else ())]
-        with bad.row(f"example {example.id!r}"):
-            shown.append((example, *_rendered(tokenizer, conversation(example), answers, most)))
-    ids = iter(_token_ids(tokenizer, [text for _, prompt, paths in shown for text in (prompt, *paths)]))
-    for example, _, paths in shown:
-        yield example, next(ids), [next(ids) for _ in paths]
+def _tokenized(
+    example: Example, rendered: tuple[int, int] | BadRowError, ids: Iterator[list[int]], limits: Limits
+) -> TokenizedExample:
+    """The tree of an example whose tokens are the next of `ids`."""
+    if isinstance(rendered, BadRowError):
+        return TokenizedExample(tree=None, dropped=rendered.reason, problem=str(rendered))
+    other_prompts = [len(next(ids)) for _ in range(rendered[0])]
+    prompt, paths = next(ids), [next(ids) for _ in range(rendered[1])]
+    try:
+        branches, cut = limits.apply(len(prompt), [_branch(prompt, path) for path in paths])
+        for other in other_prompts:
+            limits.apply(other, [path[len(prompt) :] for path in paths])
+        if branches[0] in branches[1:]:
+            raise BadRowError(
+                "equal_responses",
+                "chosen and rejected are the same under the template, which may trim blanks around them",
+            )
+    except BadRowError as error:
+        problem = None if isinstance(error, TooLongError) else str(error)
+        return TokenizedExample(tree=None, dropped=error.reason, problem=problem)
+    tree = TokenTree(
+        id=example.id,
+        prompt=as_tokens(prompt),
+        branches=[as_tokens(branch) for branch in branches],
+        source=example.source,
+        dimensions=tuple(example.contrast),
+        margin=example.margin,
+    )
+    return TokenizedExample(tree=tree, cut=cut)
 
 
 def _rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answers: list[str], most: int
+    tokenizer: PreTrainedTokenizerBase, example: Example, most: int, *, with_rejected: bool
 ) -> tuple[str, list[str]]:
     """The bytes of a prompt, and of the prompt with each answer; texts are cut after `most` characters."""
-    if any(text[:most].isspace() for text in (*(message["content"] for message in messages), *answers)):
-        raise BadRowError("blank_beginning", "a text begins with more blanks than data.max_length tokens can hold")
-    short = [message | {"content": message["content"][:most]} for message in messages]
+    answers = [text[:most] for text in (example.chosen, *(example.rejected if with_rejected else ()))]
+    _refuse_blank(answers)
+    prompt = _rendered_prompt(tokenizer, example, most)
     try:
-        prompt = render_prompts(tokenizer, [short])[0]
-        return prompt, render_answered(tokenizer, [short] * len(answers), [answer[:most] for answer in answers])
+        return prompt, render_answered(tokenizer, [_messages(example, most)] * len(answers), answers)
     except TemplateError as error:
-        raise BadRowError("template_refuses", f"the chat template cannot show it: {error}") from None
+        raise _refused_by_template(error) from None
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    # Without special tokens: the template has written BOS already, where there is one.
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return ids
+def _rendered_prompt(tokenizer: PreTrainedTokenizerBase, example: Example, most: int) -> str:
+    messages = _messages(example, most)
+    _refuse_blank([message["content"] for message in messages])
+    try:
+        return render_prompts(tokenizer, [messages])[0]
+    except TemplateError as error:
+        raise _refused_by_template(error) from None
+
+
+def _messages(example: Example, most: int) -> list[dict[str, str]]:
+    return [message | {"content": message["content"][:most]} for message in conversation(example)]
+
+
+def _refuse_blank(texts: Sequence[str]) -> None:
+    if any(text.isspace() for text in texts):
+        raise BadRowError("blank_beginning", "a text begins with more blanks than data.max_length tokens can hold")
+
+
+def _refused_by_template(error: TemplateError) -> BadRowError:
+    return BadRowError("template_refuses", f"the chat template cannot show it: {error}")
 
 
 def _branch(prompt: list[int], path: list[int]) -> list[int]:
@@ -181,31 +201,11 @@ def _branch(prompt: list[int], path: list[int]) -> list[int]:
     return path[len(prompt) :]
 
 
-def _refuse_equal(branches: list[list[int]]) -> None:
-    if any(branch == branches[0] for branch in branches[1:]):
+def _refuse_special_tokens(example: Example, special: re.Pattern[str]) -> None:
+    texts = [*(message["content"] for message in conversation(example)), example.chosen, *example.rejected]
+    found = next(filter(None, map(special.search, texts)), None)
+    if found:
         raise BadRowError(
-            "equal_responses", "chosen and rejected are the same under the template, which may trim blanks around them"
+            "special_token",
+            f"its text spells the special token {found[0]!r}, which would begin or end a turn; remove or escape it",
         )
-
-
-def _texts(example: Example) -> list[str]:
-    return [*(message["content"] for message in conversation(example)), example.chosen, *example.rejected]
-
-
-def _without_special_tokens(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, bad: BadRows
-) -> list[Example]:
-    longest_first = sorted(special_tokens(tokenizer), key=len, reverse=True)
-    special = re.compile("|".join(map(re.escape, longest_first)))
-    clean: list[Example] = []
-    for example in examples:
-        with bad.row(f"example {example.id!r}"):
-            found = next(filter(None, map(special.search, _texts(example))), None)
-            if found:
-                raise BadRowError(
-                    "special_token",
-                    f"its text spells the special token {found[0]!r}, which would begin or end a turn; remove or"
-                    " escape it",
-                )
-            clean.append(example)
-    return clean

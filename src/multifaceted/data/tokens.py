@@ -1,105 +1,133 @@
-"""Token trees in a file: memory-mapped, so that a data set of any size takes the memory of the trees in use."""
+"""Token trees as a `datasets.Dataset`: one row an example, with its tree or the reason why it has none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import overload
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
+import datasets
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from multifaceted.trees import TokenTree
 
-SCHEMA = pa.schema(
+TEXT, NUMBERS = datasets.Value("string"), datasets.List(datasets.Value("int32"))
+FEATURES = datasets.Features(
     {
-        "id": pa.string(),
-        "source": pa.string(),
-        "dimensions": pa.list_(pa.string()),
-        "margin": pa.float64(),
-        "lengths": pa.list_(pa.int32()),  # of the prompt and of each branch
-        "tokens": pa.list_(pa.int32()),
+        "id": TEXT,
+        "source": TEXT,
+        "dimensions": datasets.List(TEXT),
+        "margin": datasets.Value("float64"),
+        "lengths": NUMBERS,  # of the prompt and of each branch
+        "tokens": NUMBERS,
+        "view": TEXT,
+        "dropped": TEXT,
+        "problem": TEXT,
+        "cut": TEXT,
     }
 )
 
 
-def write_trees(path: Path, parts: Iterable[Sequence[TokenTree]]) -> None:
-    """Write trees, part by part.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedExample:
+    """A tree, or why an example has none.
 
-    Raises:
-        OSError: the disk is full or cannot be written.
+    Attributes:
+        dropped: the reason, as `summary.json` has it; None where there is a tree.
+        problem: what is wrong with the example, in words; None where it is only too long.
+        cut: the reason for which branches were cut.
     """
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        for trees in parts:
-            if trees:
-                writer.write_batch(_record_batch(trees))
+
+    tree: TokenTree | None
+    dropped: str | None = None
+    problem: str | None = None
+    cut: str | None = None
 
 
-def _record_batch(trees: Sequence[TokenTree]) -> pa.RecordBatch:
-    pieces = [[tree.prompt, *tree.branches] for tree in trees]
-    lengths = [[len(ids) for ids in row] for row in pieces]
+def to_table(ids: Sequence[str], views: Sequence[str], rows: Sequence[TokenizedExample]) -> pa.Table:
+    """Return rows as a table with the columns `FEATURES`."""
+    schema = FEATURES.arrow_schema
+    trees = [row.tree for row in rows]
+    pieces = [[tree.prompt, *tree.branches] if tree else [] for tree in trees]
+    lengths = [[len(piece) for piece in row] for row in pieces]
     ends = np.cumsum([0, *map(sum, lengths)], dtype=np.int32)
-    flat = np.concatenate([ids for row in pieces for ids in row])
-    columns = [
-        pa.array([tree.id for tree in trees]),
-        pa.array([tree.source for tree in trees]),
-        pa.array([tree.dimensions for tree in trees], SCHEMA.field("dimensions").type),
-        pa.array([tree.margin for tree in trees], pa.float64()),
-        pa.array(lengths, SCHEMA.field("lengths").type),
-        pa.ListArray.from_arrays(pa.array(ends), pa.array(flat)),
-    ]
-    return pa.record_batch(columns, schema=SCHEMA)
+    flat = np.concatenate([np.empty(0, dtype=np.int32), *(piece for row in pieces for piece in row)])
+    columns = {
+        "id": ids,
+        "source": [tree and tree.source for tree in trees],
+        "dimensions": [tree.dimensions if tree else [] for tree in trees],
+        "margin": [tree and tree.margin for tree in trees],
+        "lengths": lengths,
+        "tokens": pa.ListArray.from_arrays(pa.array(ends), pa.array(flat)),
+        "view": views,
+        **{name: [getattr(row, name) for row in rows] for name in ("dropped", "problem", "cut")},
+    }
+    return pa.table([pa.array(cells, schema.field(name).type) for name, cells in columns.items()], schema=schema)
 
 
-class StoredTrees(Sequence[TokenTree]):
-    """The trees that `write_trees` wrote; their arrays are read-only views of the file.
+class TokenTrees(Sequence[TokenTree]):
+    """The trees of a token data set; their arrays are read-only views of its file.
 
-    Raises:
-        OSError, pyarrow.ArrowException: the file is missing, damaged or of another kind.
+    Args:
+        dataset: has the columns `FEATURES`.
+        rows: which of its rows hold the trees, in their order.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            if not reader.schema.equals(SCHEMA):
-                raise pa.ArrowInvalid(f"its columns are {', '.join(reader.schema.names)}")
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    def __init__(self, dataset: datasets.Dataset, rows: NDArray[np.int64]) -> None:
+        self.dataset = dataset
+        self.rows = rows
+        batches = dataset.data.to_batches()
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-        self._parts = [_Part(batch) for batch in batches]
+        self._batches = [_Batch(batch) for batch in batches]
 
-    def __reduce__(self) -> tuple[type[StoredTrees], tuple[Path]]:
-        return StoredTrees, (self.path,)
+    @classmethod
+    def of(cls, trees: Sequence[TokenTree]) -> TokenTrees:
+        """Store trees in memory."""
+        rows = [TokenizedExample(tree=tree) for tree in trees]
+        table = to_table([tree.id for tree in trees], ["released"] * len(trees), rows)
+        return cls(datasets.Dataset(table), np.arange(len(trees)))
+
+    def __reduce__(self) -> tuple[type[TokenTrees], tuple[Any, ...]]:
+        return TokenTrees, (self.dataset, self.rows)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all trees."""
+        ids: list[str] = self.dataset.data.column("id").take(pa.array(self.rows)).to_pylist()
+        return ids
 
     @overload
     def __getitem__(self, index: int) -> TokenTree: ...
     @overload
-    def __getitem__(self, index: slice) -> list[TokenTree]: ...
-    def __getitem__(self, index: int | slice) -> TokenTree | list[TokenTree]:
-        place = range(len(self))[index]
-        if isinstance(place, range):
-            return [self[i] for i in place]
-        part = int(self._starts.searchsorted(place, side="right")) - 1
-        return self._parts[part].tree(place - int(self._starts[part]))
+    def __getitem__(self, index: slice) -> TokenTrees: ...
+    def __getitem__(self, index: int | slice) -> TokenTree | TokenTrees:
+        if isinstance(index, slice):
+            return TokenTrees(self.dataset, self.rows[index])
+        row = self.rows[index]
+        batch = int(self._starts.searchsorted(row, side="right")) - 1
+        return self._batches[batch].tree(int(row - self._starts[batch]))
 
     def __iter__(self) -> Iterator[TokenTree]:
-        return (part.tree(row) for part in self._parts for row in range(len(part.ids)))
+        return (self[index] for index in range(len(self)))
 
 
-class _Part:
-    """A record batch, its arrays without their wrapping."""
+class _Batch:
+    """The columns of a record batch as arrays, without what wraps them."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        self.ids, self.sources, self.dimensions, self.margins, lengths, tokens = batch.columns
-        self.pieces, self.first_piece = lengths.values.to_numpy(), lengths.offsets.to_numpy()
+        self.ids, self.sources, self.dimensions, self.margins, lengths, tokens = batch.columns[:6]
+        self.lengths, self.first_length = lengths.values.to_numpy(), lengths.offsets.to_numpy()
         self.tokens, self.first_token = tokens.values.to_numpy(), tokens.offsets.to_numpy()
 
     def tree(self, row: int) -> TokenTree:
-        pieces = self.pieces[self.first_piece[row] : self.first_piece[row + 1]].tolist()
+        lengths = self.lengths[self.first_length[row] : self.first_length[row + 1]].tolist()
         begin, parts = int(self.first_token[row]), []
-        for length in pieces:
+        for length in lengths:
             parts.append(self.tokens[begin : begin + length])
             begin += length
         return TokenTree(

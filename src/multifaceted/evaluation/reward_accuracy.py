@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from multifaceted.data.bad_rows import BadRows, DataError
+from multifaceted.data.bad_rows import DataError
 from multifaceted.data.dataset import Data, Part, counts
 from multifaceted.data.mix import Mix
-from multifaceted.data.source import check_examples
 from multifaceted.evaluation.folder import Subject, opened
 from multifaceted.evaluation.identity import Evaluated
 from multifaceted.evaluation.statistics import bootstrap_mean
@@ -57,11 +56,7 @@ class RewardAccuracy:
         Raises:
             DataError: a file that is not there, bad rows, or none is left.
         """
-        source = self.data.source.held_out()
-        source.require_files()
-        bad = BadRows(policy=self.data.on_bad_row, option="task.data.on_bad_row")
-        found = source.validation(seed, bad)
-        return Part(examples=list(check_examples(found, bad, needs_rejected=True)), bad=bad)
+        return self.data.held_out(seed, option="task.data.on_bad_row")
 
 
 def measure(task: RewardAccuracy, reward_model: Path, folder: Path, seed: int, *, overwrite: bool = False) -> Scores:

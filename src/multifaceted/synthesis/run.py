@@ -13,7 +13,7 @@ from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.benches import Training, bench_named, read_bench
 from multifaceted.data.benches.overlap import distinct, exact_overlaps
 from multifaceted.data.dataset import Data
-from multifaceted.data.locations import HUB
+from multifaceted.data.locations import is_missing
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.record_files import RecordError, write_json, write_jsonl
@@ -60,7 +60,7 @@ class SynthesizeConfig:
 
     def training_data(self) -> PreferenceFiles:
         """What reads `training`."""
-        return PreferenceFiles(train_file=self.training, columns=self.training_columns or {})
+        return PreferenceFiles(train_file=[*self.training], columns=self.training_columns or {})
 
     @property
     def folder(self) -> Path:
@@ -108,11 +108,7 @@ def _refuse_missing(config: SynthesizeConfig) -> None:
             bench_named(name).located(config.benches.get(name))
         except DataError as error:
             problems.append(f"{error} (benches.{name}=<path>), or leave it out of task.sources")
-    problems += [
-        f"training: {path} does not exist"
-        for path in config.training
-        if not path.as_posix().startswith(HUB) and not path.exists()
-    ]
+    problems += [f"training: {path} does not exist" for path in config.training if is_missing(path)]
     for name, data in config.training_sets.items():
         try:
             data.source.require_files()

@@ -9,9 +9,9 @@ from pathlib import Path
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import Blend
 from multifaceted.data.dataset import Data
-from multifaceted.data.files import read_rows
-from multifaceted.data.locations import HUB, files_of
+from multifaceted.data.locations import locate, spelled
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.reading import read_rows
 from multifaceted.data.source import DataSource
 from multifaceted.records import Example
 
@@ -71,7 +71,7 @@ def training_sets(
     for path in paths:
         bad = BadRows(policy=policy, option="on_bad_row")
         yield TrainingSet(
-            key=f"training: {str(path).replace(HUB, 'hf://datasets/')}",
+            key=f"training: {spelled(path)}",
             examples=_of_files(path, source, bad),
             bad=bad,
             spelled=("data.source.columns", "training_columns"),
@@ -86,8 +86,8 @@ def training_sets(
 
 
 def _of_files(path: Path, source: PreferenceFiles, bad: BadRows) -> Iterator[Example]:
-    for label, file in files_of(path, "training").items():
-        yield from (example for _, example in source.convert(read_rows(file, bad), label, bad))
+    for label, rows in locate(path, "training").items():
+        yield from (example for _, example in source.convert(read_rows(rows, bad), label, bad))
 
 
 def _of_source(source: DataSource, bad: BadRows) -> Iterator[Example]:

@@ -44,7 +44,7 @@ def plan(config: TrainConfig) -> Planned:
     device = _device(config)
     num_devices = num_devices_of(config)
     config.batch.check_ranks(num_devices)
-    data = prepare_data(config, source_of(config), check=lambda examples: None)
+    data = prepare_data(config, source_of(config), check=lambda fingerprint: None)
     batches = training_batches(config, data.train.trees, Ranks(world_size=num_devices))
     model = empty_model(config, data.tokenizer)
     steps = _Steps.of(config, batches)

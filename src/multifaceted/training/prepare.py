@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from multifaceted.data.batches import EvaluationBatches, TrainingBatches
 from multifaceted.data.dataset import Part, counts
+from multifaceted.data.encode import Encoded
 from multifaceted.data.licences import objections
 from multifaceted.data.source import texts_of
-from multifaceted.data.tokenize import Encoded
 from multifaceted.model.build import ModelSource
 from multifaceted.model.score import Scorer
-from multifaceted.records import Example
 from multifaceted.training.config import TrainConfig
 from multifaceted.training.module import PreferenceModule, stream_seed
 from multifaceted.training.out_of_memory import memory_explained
@@ -39,6 +37,11 @@ class TokenData:
     held_out: Encoded
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """Those that `datasets` has for the tokens of both parts."""
+        return {"training": self.train.fingerprint, "validation": self.held_out.fingerprint}
+
+    @property
     def counts(self) -> dict[str, int]:
         """What was dropped, cut and shown in which view."""
         return counts(self.train) | {f"validation_{key}": number for key, number in counts(self.held_out).items()}
@@ -55,19 +58,19 @@ class Prepared:
 
 
 def prepare_data(
-    config: TrainConfig, source: ModelSource, *, check: Callable[[Iterable[Example]], None], is_first: bool = True
+    config: TrainConfig, source: ModelSource, *, check: Callable[[str], None], is_first: bool = True
 ) -> TokenData:
     """Read the examples and encode them.
 
     Args:
-        check: is shown the examples before they are encoded, and may refuse them.
+        check: is given the fingerprint of the examples before they are encoded, and may refuse them.
         is_first: whether to say which rows were bad.
 
     Raises:
         DataError: bad rows, or no example is left.
     """
     train, validation = read_examples(config, is_first=is_first)
-    check(chain(train.examples, validation.examples))
+    check(f"{train.examples.fingerprint}{validation.examples.fingerprint}")
     data = encode_examples(config, source, train, validation)
     if is_first:
         for name, part, encoded in (("training", train, data.train), ("validation", validation, data.held_out)):
@@ -97,7 +100,7 @@ def read_examples(config: TrainConfig, *, is_first: bool = True) -> tuple[Part, 
         for sentence in objections(config.data.source.terms(), config.data.use):
             log.warning("licence: %s", sentence)
     return config.data.examples(
-        config.mix, config.seed, needs_rejected=config.objective.needs_rejected, scratch=config.paths.cache
+        config.mix, config.seed, needs_rejected=config.objective.needs_rejected, cache=config.paths.cache
     )
 
 
@@ -146,9 +149,7 @@ def training_batches(config: TrainConfig, trees: Sequence[TokenTree], ranks: Ran
     )
 
 
-def prepare(
-    config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[Iterable[Example]], None]
-) -> Prepared:
+def prepare(config: TrainConfig, start: Start, folder: Path, ranks: Ranks, *, check: Callable[[str], None]) -> Prepared:
     """Build everything that a fit needs."""
     data = prepare_data(config, start.source, check=check, is_first=ranks.is_first)
     _refuse_idle_ranks(len(data.train.trees), config, ranks)

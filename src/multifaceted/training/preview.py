@@ -11,14 +11,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from multifaceted.data.bad_rows import BadRows, OnBadRow
+from multifaceted.data.bad_rows import OnBadRow
 from multifaceted.data.dataset import Part
 from multifaceted.data.mix import Shown, show
 from multifaceted.data.overlap.clean import Overlap
 from multifaceted.data.preview import Look, Viewed, show_example, show_left_out, spread
 from multifaceted.data.report import account, boundaries, contents, draw, histograms, lengths_of, overlaps, summaries
-from multifaceted.data.stored import select
-from multifaceted.data.tokenize import Encoded, Limits, Overlong, tokenize
+from multifaceted.data.tokenize import Limits, Overlong, tokenize
+from multifaceted.data.tokens import TokenizedExample
 from multifaceted.record_files import write_json
 from multifaceted.records import LENGTHS, REPORT, VERSION, Example
 from multifaceted.training.config import TrainConfig
@@ -122,11 +122,11 @@ class _Looked:
 
     def kept(self) -> Shown:
         """The examples that have a tree, in the order of the trees, each in its view."""
-        ids = [tree.id for tree in self.data.train.trees]
-        places = {name: place for place, name in enumerate(ids)}
-        indices = [index for index, example in enumerate(self.part.examples) if example.id in places]
+        ids = self.data.train.trees.ids
+        kept = {*ids}
+        indices = [index for index, name in enumerate(self.part.examples.cells("id")) if name in kept]
         views = self.config.mix.assign(ids, view_seed(self.config))
-        return Shown(select(self.part.examples, indices), views, self.config.data.source)
+        return Shown(self.part.examples.select(indices), views, self.config.data.source)
 
     def examples(self, number: int, look: Look) -> Iterator[str]:
         """A spread over the training examples, with one that was cut if there are any."""
@@ -170,7 +170,7 @@ class _Looked:
     def _firsts(self, wanted: set[str]) -> dict[str, Example]:
         """The first example that is left out for each reason, in the view in which it is."""
         found: dict[str, Example] = {}
-        ids, source = {tree.id for tree in self.data.train.trees}, self.config.data.source
+        ids, source = {*self.data.train.trees.ids}, self.config.data.source
         absent = (example for example in self.part.examples if example.id not in ids)
         while wanted - found.keys() and (some := list(islice(absent, AT_ONCE))):
             for view in self.config.mix.view_shares:
@@ -185,21 +185,21 @@ class _Looked:
         limits = Limits(
             max_length=config.data.max_length, max_tokens=config.batch.max_tokens, overlong=config.data.overlong
         )
-        bad = BadRows(policy=OnBadRow.DROP)
-        return {*self._tokenized(examples, limits, bad).dropped, *bad.counts}
+        return {row.dropped for row in self._tokenized(examples, limits) if row.dropped is not None}
 
     def _size(self, example: Example) -> str:
         """The tokens of an example that is left out, as far as they are counted."""
-        trees = self._tokenized([example], self._far).trees
-        if not trees:
+        tree = self._tokenized([example], self._far)[0].tree
+        if tree is None:
             return f"a prompt of more than {self._far.max_length:,} tokens"
-        prompt, *branches = (f"{len(ids):,}" for ids in (trees[0].prompt, *trees[0].branches))
+        prompt, *branches = (f"{len(ids):,}" for ids in (tree.prompt, *tree.branches))
         return f"{prompt} tokens of prompt and {', '.join(branches)} of responses"
 
     def _viewed(self, index: int, kept: Shown) -> Viewed:
         example, tree = kept[index], self.data.train.trees[index]
-        (whole,) = self._tokenized([example], self._far).trees
-        cut = [self._cut(tree.prompt, *both) for both in zip(whole.branches, tree.branches, strict=True)]
+        whole = self._tokenized([example], self._far)[0].tree
+        branches = whole.branches if whole is not None else []
+        cut = [self._cut(tree.prompt, *both) for both in zip(branches, tree.branches, strict=True)]
         return Viewed(example=example, view=kept.views[tree.id], tree=tree, cut=cut)
 
     def _cut(self, prompt: Tokens, whole: Tokens, kept: Tokens) -> str:
@@ -218,6 +218,5 @@ class _Looked:
         is_full = len(tree) + len(tree.branches) > self.config.batch.max_tokens
         return is_full or longest == self.config.data.max_length
 
-    def _tokenized(self, examples: Sequence[Example], limits: Limits, bad: BadRows | None = None) -> Encoded:
-        with_rejected = self.config.objective.needs_rejected
-        return tokenize(examples, self.tokenizer, limits, with_rejected=with_rejected, bad=bad or BadRows())
+    def _tokenized(self, examples: Sequence[Example], limits: Limits) -> list[TokenizedExample]:
+        return tokenize(examples, self.tokenizer, limits, with_rejected=self.config.objective.needs_rejected)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
 from multifaceted.record_files import read_json, read_jsonl, write_json
-from multifaceted.records import ADAPTER, CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION, Example
+from multifaceted.records import ADAPTER, CHECKPOINTS, METRICS, RUN, SUMMARY, VERSION
 from multifaceted.tracking import run_facts
 from multifaceted.training.checkpoint import Checkpoint, checkpoints, read_weights
 from multifaceted.training.config import Export, TrainConfig
@@ -69,11 +67,12 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
         outcome.summary, outcome.was_finished = read_json(folder / SUMMARY), True
         return outcome
 
-    def check(examples: Iterable[Example]) -> None:
-        ranks.from_first(lambda: _write_facts(config, start, folder, examples))
+    def check(data_fingerprint: str) -> None:
+        ranks.from_first(lambda: _write_facts(config, start, folder, data_fingerprint))
 
     with memory_explained(config, ranks):
         prepared = prepare(config, start, folder, ranks, check=check)
+    ranks.from_first(lambda: _add_facts(folder, datasets_fingerprint=prepared.data.fingerprints))
     with memory_explained(config, ranks, prepared.module.scorer.model, prepared.batches.trees):
         fitted = fit(config, plain, folder, prepared, ranks)
     if fitted.stopped_by is not None:
@@ -102,19 +101,16 @@ def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks)
     return outcome
 
 
-def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Iterable[Example]) -> None:
+def _write_facts(config: TrainConfig, start: Start, folder: Path, data_fingerprint: str) -> None:
     """Write `run.json`, or check that what the run continues on is what it began with.
 
     Raises:
         RunFolderError: its data, or the weights that it is compared with or adapted from, have changed.
     """
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
     base = start.base
     if base is None and config.objective.needs_reference and config.start is not None:
         base = start.source.base()
-    ours = {"data_fingerprint": digest.hexdigest()[:16], "base_fingerprint": base and base.fingerprint}
+    ours = {"data_fingerprint": data_fingerprint, "base_fingerprint": base and base.fingerprint}
     if (folder / RUN).exists():
         theirs = read_json(folder / RUN)
         for key, value in ours.items():
@@ -126,6 +122,10 @@ def _write_facts(config: TrainConfig, start: Start, folder: Path, examples: Iter
         return
     identity = hashlib.sha256(f"{folder}{time.time()}".encode()).hexdigest()[:8]
     write_json(folder / RUN, {**run_facts(config.seed), **ours, "wandb_id": identity})
+
+
+def _add_facts(folder: Path, **facts: Any) -> None:
+    write_json(folder / RUN, read_json(folder / RUN) | facts)
 
 
 def _checkpoint_to_export(config: TrainConfig, folder: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.benches import read_bench
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 from multifaceted.evaluation.protocols.alpaca_eval import (
     Annotation,
     is_swapped,

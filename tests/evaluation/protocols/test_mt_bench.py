@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.benches import read_bench
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 from multifaceted.evaluation.protocols.mt_bench import (
     GUIDED,
     TEMPLATES,

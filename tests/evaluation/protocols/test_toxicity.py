@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifaceted.data.bad_rows import BadRows
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 from multifaceted.evaluation.protocols.toxicity import MOST_PERPLEXITY, distinct, diversity, metrics, perplexity
 from multifaceted.records import Likelihood
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 from multifaceted.data.benches.base import Bench, Kind, Training, one_a_row
@@ -18,6 +17,7 @@ from multifaceted.data.benches.instructions import alpaca_eval, flask, koala, se
 from multifaceted.data.benches.real_toxicity_prompts import real_toxicity_prompts
 from multifaceted.data.benches.rubrics import biggen_bench, multifaceted_bench
 from multifaceted.data.benches.winogender import winogender
+from multifaceted.data.locations import Location
 from multifaceted.data.source import check_text
 from multifaceted.records import Prompt
 
@@ -147,7 +147,7 @@ def bench_named(name: str) -> Bench:
     return BENCHES[name]
 
 
-def read_bench(name: str, path: Path | None, bad: BadRows, key: str = "bench") -> list[Prompt]:
+def read_bench(name: str, path: Location | None, bad: BadRows, key: str = "bench") -> list[Prompt]:
     """The prompts of a bench, with ids that occur once. Every row is a prompt or counted by `bad`.
 
     A row of Self-Instruct is a prompt, or counted, for each of its instances. Lines of Winogender's templates and

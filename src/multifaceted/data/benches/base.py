@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from multifaceted.data.bad_rows import BadRows, DataError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.files import Row, read_rows
-from multifaceted.data.locations import HUB, files_of
+from multifaceted.data.locations import Location, is_missing, locate, spelled
+from multifaceted.data.reading import read_rows
+from multifaceted.data.text_files import Row
 from multifaceted.records import Prompt
 
 
@@ -46,7 +47,7 @@ class Found(NamedTuple):
     prompt: Prompt
 
 
-Reader = Callable[[Path, BadRows, str], Iterator[Found]]
+Reader = Callable[[Location, BadRows, str], Iterator[Found]]
 """Reads what a path names: a file, a folder of files or a data set of the hub; of a setting that messages name."""
 
 
@@ -72,9 +73,9 @@ class Bench:
     @property
     def is_on_hub(self) -> bool:
         """Whether it can be read without a file at hand."""
-        return _on_hub(Path(self.home))
+        return self.home.startswith("hf://")
 
-    def located(self, path: Path | None) -> Path:
+    def located(self, path: Location | None) -> Location:
         """Where to read it.
 
         Raises:
@@ -85,8 +86,8 @@ class Bench:
         repository, _, file = self.home.partition(": ")
         if path is None:
             raise DataError(f"{self.name} is not on the hub; fetch {file} of https://{repository} and name its path")
-        if not _on_hub(path) and not path.exists():
-            raise DataError(f"{self.name}: {path} does not exist; it is published as {self.home}")
+        if is_missing(path):
+            raise DataError(f"{self.name}: {spelled(path)} does not exist; it is published as {self.home}")
         return path
 
 
@@ -98,10 +99,6 @@ def sentences_of(prompt: Prompt) -> list[str]:
     return [*several.values(), *([prompt.metadata["sentence"]] if "sentence" in prompt.metadata else [])]
 
 
-def _on_hub(path: Path) -> bool:
-    return path.as_posix().startswith(HUB)
-
-
 def one_a_row(prompt_of: Callable[[Cells, Row], Prompt], *, keyed: bool = False) -> Reader:
     """A reader of files in which each row is one prompt.
 
@@ -109,7 +106,7 @@ def one_a_row(prompt_of: Callable[[Cells, Row], Prompt], *, keyed: bool = False)
         keyed: whether a JSON document may be an object that holds rows by their names.
     """
 
-    def read(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
+    def read(path: Location, bad: BadRows, key: str) -> Iterator[Found]:
         for row in rows_of(path, bad, key, keyed=keyed):
             with bad.row(row.where):
                 yield Found(row.where, prompt_of(Cells.of(row.value), row))
@@ -117,7 +114,7 @@ def one_a_row(prompt_of: Callable[[Cells, Row], Prompt], *, keyed: bool = False)
     return read
 
 
-def rows_of(path: Path, bad: BadRows, key: str, *, keyed: bool = False) -> Iterator[Row]:
-    """The rows of every file that a path names, which the setting `key` holds."""
-    for file in files_of(path, key).values():
-        yield from read_rows(file, bad, keyed=keyed)
+def rows_of(path: Location, bad: BadRows, key: str, *, keyed: bool = False) -> Iterator[Row]:
+    """Read all rows that the setting `key` names; of a data set the split `test`."""
+    for rows in locate(path, key, split="test").values():
+        yield from read_rows(rows, bad, keyed=keyed)

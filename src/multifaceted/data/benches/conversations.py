@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.files import Row
+from multifaceted.data.text_files import Row
 from multifaceted.records import Prompt
 
 

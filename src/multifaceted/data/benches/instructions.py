@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from multifaceted.data.bad_rows import BadRowError, BadRows
 from multifaceted.data.benches.base import Found, rows_of
 from multifaceted.data.benches.cells import Cells, content_id
-from multifaceted.data.files import Row
+from multifaceted.data.locations import Location
+from multifaceted.data.text_files import Row
 from multifaceted.records import Prompt
 
 
@@ -61,7 +61,7 @@ def koala(cells: Cells, row: Row) -> Prompt:
     return Prompt(id=cells.label("id"), split="koala", system=None, instruction=cells.text("prompt"))
 
 
-def self_instruct(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
+def self_instruct(path: Location, bad: BadRows, key: str) -> Iterator[Found]:
     """Read the user-oriented tasks of Self-Instruct: `id, instruction, instances[{input, output}], motivation_app`.
 
     An instance is a prompt: the instruction and, on a line of its own, the input where there is one. An instance that

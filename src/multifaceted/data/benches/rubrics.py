@@ -10,7 +10,7 @@ from typing import Any
 
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.benches.cells import Cells, content_id
-from multifaceted.data.files import Row
+from multifaceted.data.text_files import Row
 from multifaceted.records import Prompt, StatedPreference
 
 SCORES = "12345"

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 from multifaceted.data.benches.base import Found
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.files import read_rows
+from multifaceted.data.locations import Location
+from multifaceted.data.reading import read_rows
 from multifaceted.records import Prompt
 
 SENTENCES, TEMPLATES, STATISTICS = "all_sentences.tsv", "templates.tsv", "occupations-stats.tsv"
@@ -33,7 +34,7 @@ class Sentence(NamedTuple):
     gender: str
 
 
-def winogender(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
+def winogender(path: Location, bad: BadRows, key: str) -> Iterator[Found]:
     """Read a folder with the three files, or the file of sentences beside the two others; gzipped or not.
 
     A sentence is a prompt; templates and statistics say more of it, and a sentence of which they do not is a bad row.
@@ -47,6 +48,8 @@ def winogender(path: Path, bad: BadRows, key: str) -> Iterator[Found]:
     Raises:
         DataError: a file is missing.
     """
+    if not isinstance(path, Path):
+        raise DataError(f"Winogender needs the folder of its three files: {key}=FOLDER")
     folder, name = (path, SENTENCES) if path.is_dir() else (path.parent, path.name)
     templates = _templates(_file(folder, TEMPLATES, key), bad)
     statistics = _statistics(_file(folder, STATISTICS, key), bad)

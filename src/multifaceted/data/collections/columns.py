@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from multifaceted.data.bad_rows import BadRowError
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import names_of
-from multifaceted.data.source import check_example, check_text
-from multifaceted.records import Example
+from multifaceted.data.source import check_text
 
 
 def columns_of(row: Any, *names: str) -> list[Any]:
@@ -53,18 +52,6 @@ def number_of(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadRowError("wrong_type", f"{name} is {reprlib.repr(value)}; expected a finite number")
     return float(value)
-
-
-def checked(examples: Iterable[Example]) -> list[Example]:
-    """All examples of a row, or none: a row is either trained on as it is, or counted.
-
-    Raises:
-        BadRowError: one of them cannot be trained on.
-    """
-    every = list(examples)
-    for example in every:
-        check_example(example)
-    return every
 
 
 def refuse_columns(source: PreferenceFiles) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multifaceted.data.bad_rows import BadRowError, LeftOutError
-from multifaceted.data.collections.columns import checked, columns_of, refuse_columns, text_of
-from multifaceted.data.files import Row
+from multifaceted.data.collections.columns import columns_of, refuse_columns, text_of
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, StatedPreference, Turn
 
 DIMENSION = "domain"
@@ -52,7 +52,7 @@ class Dsp(PreferenceFiles):
             text_of(f"responses.{domain}", text, "empty_response")
         if len(set(answers.values())) < 2:
             raise LeftOutError("no_sibling", "it has no two answers that differ")
-        return checked(self._group(domain, query, answers, f"{label}:{row.number}", label) for domain in answers)
+        return [self._group(domain, query, answers, f"{label}:{row.number}", label) for domain in answers]
 
     def _group(self, domain: str, query: str, answers: Mapping[str, str], name: str, source: str) -> Example:
         wanted = StatedPreference(

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from multifaceted.data.bad_rows import BadRowError, BadRows
 from multifaceted.data.collections.answers import Answer, Pairs, compare, example_from, why_alone
 from multifaceted.data.collections.columns import columns_of, number_of, refuse_columns, text_of
-from multifaceted.data.files import Row
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.source import check_example
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, Turn
 
 TURN = re.compile(r"<extra_id_1>(User|Assistant)[ \t]*\n")
@@ -64,7 +65,10 @@ class HelpSteer(PreferenceFiles):
                         raise why_alone(one.answer, answers)
             row_of = {one.answer.name: one.row for one in rated}
             for pair in compared:
-                yield row_of[pair.chosen.name], example_from(pair, _turns(prompt), prefix=label, source=label)
+                row, example = row_of[pair.chosen.name], example_from(pair, _turns(prompt), prefix=label, source=label)
+                with bad.row(row.where):
+                    check_example(example)
+                    yield row, example
 
 
 def _rated(rows: Iterable[Row], bad: BadRows) -> Iterator[Rated]:

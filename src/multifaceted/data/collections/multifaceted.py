@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, LeftOutError
 from multifaceted.data.collections.columns import columns_of, text_of
 from multifaceted.data.collections.siblings import Sibling, Siblings, digest
-from multifaceted.data.files import Row, read_rows
 from multifaceted.data.licences import Collection, Licence
-from multifaceted.data.locations import files_of
+from multifaceted.data.locations import Location, locate
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.reading import Rows, read_rows
 from multifaceted.data.rows import example_of
 from multifaceted.data.source import DataSource, check_example
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, StatedPreference
 
 BEFORE_RELEASE = {
@@ -45,7 +45,7 @@ class Multifaceted(PreferenceFiles):
             instruction. A row without any is left out and counted.
     """
 
-    join: Path | list[Path] | None = None
+    join: Location | list[Location] | None = None
     siblings: bool = False
     licence: Collection | Licence | None = Collection.MULTIFACETED
     _read_siblings: Siblings | None = field(default=None, init=False, repr=False, compare=False)
@@ -65,12 +65,11 @@ class Multifaceted(PreferenceFiles):
         for row in rows:
             with bad.row(row.where):
                 example = self._example(row, label, others)
-                if others is not None:
-                    check_example(example)
-                    if self.siblings:
-                        _set_beside(example, others)
-                    else:
-                        _regain(example, others, bad, row.where)
+                check_example(example)
+                if others is not None and self.siblings:
+                    _set_beside(example, others)
+                elif others is not None:
+                    _regain(example, others, bad, row.where)
                 yield row, example
 
     def _example(self, row: Row, label: str, others: Siblings | None = None) -> Example:
@@ -96,9 +95,9 @@ class Multifaceted(PreferenceFiles):
     def _siblings(self, bad: BadRows) -> Siblings:
         """The answers of the SFT split, read once."""
         if self._read_siblings is None:
-            paths = [*self._train_paths, self.validation_file] if self.siblings else self._join_paths
-            key = f"{self.where}.{'train_file' if self.siblings else 'join'}"
-            files = [found for path in paths if path for found in files_of(path, key).items()]
+            key = f"{self.where}.join"
+            sides = self._files() if self.siblings else (self._join_files(key),)
+            files = [found for side in sides for found in side.items()]
             unread = BadRows(policy=bad.policy)
             self._read_siblings = Siblings(self._written(files, unread), with_outputs=self.siblings)
             if not self.siblings:  # their own bad rows are counted where they would be trained on
@@ -107,11 +106,11 @@ class Multifaceted(PreferenceFiles):
                     raise DataError(f"{key}={self.join} has no row of system, prompt and output; name the SFT split")
         return self._read_siblings
 
-    @property
-    def _join_paths(self) -> list[Path | None]:
-        return [*self.join] if isinstance(self.join, list) else [self.join]
+    def _join_files(self, key: str) -> dict[str, Rows]:
+        locations = self.join if isinstance(self.join, list) else [self.join]
+        return {label: rows for one in locations if one is not None for label, rows in locate(one, key).items()}
 
-    def _written(self, files: Sequence[tuple[str, Path]], bad: BadRows) -> Iterator[Example]:
+    def _written(self, files: Sequence[tuple[str, Rows]], bad: BadRows) -> Iterator[Example]:
         for label, path in files:
             for row in read_rows(path, bad):
                 with bad.row(row.where):

@@ -12,11 +12,11 @@ from typing import Any
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, LeftOutError
 from multifaceted.data.collections.answers import Answer, Comparison, Pairs, compare, example_from, why_alone
-from multifaceted.data.collections.columns import checked, columns_of, number_of, refuse_columns, text_of
-from multifaceted.data.files import Row
+from multifaceted.data.collections.columns import columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
-from multifaceted.data.source import check_text
+from multifaceted.data.source import check_example, check_text
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, Turn
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -108,9 +108,12 @@ class Oasst(PreferenceFiles):
         if not compared.pairs:
             raise LeftOutError("no_sibling", "the tree has no two ranked replies to compare")
         prefix = f"{label}:{row.number}"
-        return checked(
+        examples = [
             example_from(pair, turns, prefix=prefix, source=label, has_margin=False) for pair, turns in compared.pairs
-        )
+        ]
+        for example in examples:
+            check_example(example)
+        return examples
 
     def _flat(self, rows: Iterable[Row], label: str, bad: BadRows) -> Iterator[tuple[Row, Example]]:
         """The pairs of a tree whose messages are rows; each row is in one of them or counted."""
@@ -134,10 +137,10 @@ class Oasst(PreferenceFiles):
                 pair.chosen._replace(name=str(row_of[pair.chosen.name].number)),
                 [answer._replace(name=str(row_of[answer.name].number)) for answer in pair.rejected],
             )
-            yield (
-                row_of[pair.chosen.name],
-                example_from(named, turns, prefix=label, source=label, has_margin=False),
-            )
+            example = example_from(named, turns, prefix=label, source=label, has_margin=False)
+            with bad.row(row_of[pair.chosen.name].where):
+                check_example(example)
+                yield row_of[pair.chosen.name], example
 
     def _message(self, value: Any, parent: str | None, row: Row | None = None) -> Message:
         """A message of either layout.

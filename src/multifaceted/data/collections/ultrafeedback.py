@@ -10,11 +10,11 @@ from typing import Any
 
 from multifaceted.data.bad_rows import BadRowError, LeftOutError
 from multifaceted.data.collections.answers import Answer, Pairs, compare, example_from, why_alone
-from multifaceted.data.collections.columns import checked, columns_of, number_of, refuse_columns, text_of
-from multifaceted.data.files import Row
+from multifaceted.data.collections.columns import columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.rows import example_of
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, Turn
 
 
@@ -50,7 +50,7 @@ class UltraFeedback(PreferenceFiles):
     def examples_of(self, row: Row, label: str) -> Iterable[Example]:
         """The pairs or the group of a row."""
         if isinstance(row.value, Mapping) and "completions" not in row.value and "score_chosen" in row.value:
-            return checked([_binarized(row, label)])
+            return [_binarized(row, label)]
         instruction, completions = columns_of(row.value, "instruction", "completions")
         if not isinstance(completions, list):
             raise BadRowError("wrong_type", f"completions is a {type(completions).__name__}; expected a list")
@@ -63,7 +63,7 @@ class UltraFeedback(PreferenceFiles):
         if not compared:
             raise why_alone(answers[0], answers) if answers else LeftOutError("no_score", "no completion has a score")
         turns = [Turn(role="user", content=text_of("instruction", instruction))]
-        return checked(example_from(pair, turns, prefix=f"{label}:{row.number}", source=label) for pair in compared)
+        return [example_from(pair, turns, prefix=f"{label}:{row.number}", source=label) for pair in compared]
 
     def _answer(self, name: str, completion: Any) -> Answer | None:
         """A completion, or None where its annotation failed, which the set spells as a missing or a NaN score."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multifaceted.data.collections.answers import Answer, Pairs, compare, example_from, why_alone
-from multifaceted.data.collections.columns import checked, columns_of, number_of, refuse_columns, text_of
-from multifaceted.data.files import Row
+from multifaceted.data.collections.columns import columns_of, number_of, refuse_columns, text_of
 from multifaceted.data.licences import Collection, Licence
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.text_files import Row
 from multifaceted.records import Example, Turn
 
 
@@ -40,4 +40,4 @@ class WebGpt(PreferenceFiles):
         compared = compare(answers, Pairs.EVERY)
         if not compared:
             raise why_alone(answers[0], answers)
-        return checked(example_from(pair, turns, prefix=f"{label}:{row.number}", source=label) for pair in compared)
+        return [example_from(pair, turns, prefix=f"{label}:{row.number}", source=label) for pair in compared]

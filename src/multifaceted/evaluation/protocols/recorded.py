@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, OnBadRow
 from multifaceted.data.benches.cells import Cells
-from multifaceted.data.files import read_rows
+from multifaceted.data.reading import read_rows
 
 T = TypeVar("T")
 

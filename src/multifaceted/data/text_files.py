@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, JSON, Parquet, CSV and TSV files, the text ones gzipped or not.
+"""Rows of JSON Lines, JSON, CSV and TSV files, gzipped or not.
 
 Content tells formats apart; only CSV and TSV, which no content gives away, go by their suffix.
 """
@@ -15,13 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError
 
 csv.field_size_limit(2**31 - 1)  # a cell may hold a whole conversation; of the whole process
-PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 
 
 class _Csv(csv.excel):
@@ -45,45 +42,22 @@ class Row(NamedTuple):
     value: Any
 
 
-def read_rows(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
-    """Read a file row by row. `bad` counts the rows, and takes those that cannot be read.
+def text_rows(path: Path, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]:
+    """Read a text file row by row. `bad` counts the rows, and takes those that cannot be read.
 
     Args:
         keyed: whether a JSON document that is an object holds rows, by their names.
 
     Raises:
-        DataError: the file is missing, truncated or of another format.
+        DataError: the file is truncated or of another format.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist")
-    with path.open("rb") as stream:
-        magic = stream.read(4)
     try:
-        if magic == PARQUET:
-            yield from _table_rows(path, bad)
-            return
-        with gzip.open(path) if magic.startswith(GZIP) else path.open("rb") as text:
+        with path.open("rb") as stream:
+            is_packed = stream.peek(2).startswith(GZIP)
+        with gzip.open(path) if is_packed else path.open("rb") as text:
             yield from _text_rows(text, path, bad, keyed=keyed)
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from error
-
-
-def _table_rows(path: Path, bad: BadRows) -> Iterator[Row]:
-    number = 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-        for place in range(batch.num_rows):
-            number += 1
-            where = f"{path}, row {number}"
-            bad.read += 1
-            with bad.row(where):
-                yield Row(number, where, _cells(batch.slice(place, 1)))
-
-
-def _cells(row: pa.RecordBatch) -> Any:
-    try:
-        return row.to_pylist()[0]
-    except UnicodeDecodeError as error:
-        raise _wrong_encoding(error) from None
 
 
 def _text_rows(stream: gzip.GzipFile | io.BufferedReader, path: Path, bad: BadRows, *, keyed: bool) -> Iterator[Row]:
@@ -147,7 +121,7 @@ def _by_name(names: list[str], cells: list[str]) -> dict[str, str]:
     try:
         "".join(cells).encode(errors="surrogateescape").decode()
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(error) from None
+        raise wrong_encoding(error) from None
     return dict(zip(names, cells, strict=True))
 
 
@@ -155,7 +129,7 @@ def _parse(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(error) from None
+        raise wrong_encoding(error) from None
     except (ValueError, RecursionError) as error:
         raise BadRowError("not_json", f"not JSON ({error})") from None
 
@@ -166,7 +140,7 @@ def _list(content: bytes, path: Path) -> list[Any]:
         return cast(list[Any], json.loads(content.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: {_wrong_encoding(error)}") from error
+        raise DataError(f"{path}, line {line}: {wrong_encoding(error)}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: the list is not JSON ({error.msg}); mend it") from error
     except (ValueError, RecursionError) as error:
@@ -192,6 +166,7 @@ def _refuse_document(value: Any, path: Path) -> None:
     )
 
 
-def _wrong_encoding(error: UnicodeDecodeError) -> BadRowError:
+def wrong_encoding(error: UnicodeDecodeError) -> BadRowError:
+    """Return the error of a row that is not UTF-8."""
     byte = error.object[error.start]
     return BadRowError("wrong_encoding", f"byte {byte:#04x} is not UTF-8; convert the file, for example with iconv")
