@@ -52,7 +52,7 @@ MAY_USE = {
     "objective": {"torch"},
     "model": {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "liger_kernel"},
     "data": {
-        *("torch", "transformers", "jinja2", "numpy", "pyarrow"),
+        *("torch", "transformers", "jinja2", "numpy", "pyarrow", "datasets"),
         *("huggingface_hub", "tqdm", "matplotlib", "rensa", "rapidfuzz"),
     },
     "tracking": {"torch", "wandb"},

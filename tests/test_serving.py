@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from multifaceted.data.bad_rows import BadRows
-from multifaceted.data.encode import Overlong, encode
 from multifaceted.inference.policy import PolicyEngine
 from multifaceted.inference.requests import Request
 from multifaceted.inference.server import ServerEngine
@@ -23,6 +22,7 @@ from multifaceted.model.tokenizer import padding_id
 from multifaceted.records import Example, Turn
 from multifaceted.template import conversation, render_prompts, set_template
 from tests.chats import END, FAMILIES, tokenizer_of
+from tests.data.encoding import encode
 
 pytestmark = pytest.mark.slow
 
@@ -69,9 +69,7 @@ def policies(tmp_path_factory):
         tokenizer = tokenizer_of(template)
         base_eos = tokenizer.eos_token_id
         set_template(tokenizer, template)
-        trees = encode(
-            list(examples()), tokenizer, max_length=400, overlong=Overlong.DROP, with_rejected=False, bad=BadRows()
-        ).trees
+        trees = encode(list(examples()), tokenizer, max_length=400, with_rejected=False, bad=BadRows()).trees
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.encode import encode
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.model.tokenizer_files import TokenizerFilesError, write_tokenizer
@@ -24,6 +23,7 @@ from multifaceted.template import (
     template_names,
 )
 from tests.chats import END, FAMILIES, tokenizer_of
+from tests.data.encoding import encode
 
 
 @pytest.fixture

@@ -2,19 +2,24 @@
 
 import copy
 import os
-import time
+import signal
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
+import pyarrow as pa
 import pytest
 
 import multifaceted.data.encode
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.encode import COUNTS, TREES, encode
-from multifaceted.data.tokenize import Overlong
+from multifaceted.data.examples import store_examples
+from multifaceted.data.mix import Mix, Views
+from multifaceted.data.source import DataSource
+from multifaceted.data.tokenize import Limits, Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.records import Example, Turn
 from multifaceted.template import set_template
+from tests.data.encoding import encode
 from tests.data.test_stored import plain
 
 LONG = "word " * 40
@@ -57,9 +62,10 @@ def counted(monkeypatch):
     calls = Counter()
     real = multifaceted.data.encode.tokenize
 
-    def counting(*args, **kwargs):
+    def counting(examples, *args, **kwargs):
         calls["calls"] += 1
-        return real(*args, **kwargs)
+        calls["examples"] += len(examples)
+        return real(examples, *args, **kwargs)
 
     monkeypatch.setattr(multifaceted.data.encode, "tokenize", counting)
     return calls
@@ -75,11 +81,19 @@ def test_what_is_kept_is_what_was_computed(expected, tokenizer, tmp_path, counte
     assert counted["calls"] == 1
 
 
-def test_parts_and_processes_change_nothing(expected, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(multifaceted.data.encode, "AT_ONCE", 3)
-    assert encoded(EXAMPLES, tokenizer) == expected
+@pytest.fixture
+def two_processes(monkeypatch, tmp_path):
+    """Tokenize a few examples at a time, in two processes, from a file."""
+    monkeypatch.setattr(multifaceted.data.encode, "BATCH", 3)
     monkeypatch.setattr(multifaceted.data.encode, "PARALLEL", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("tests.data.encoding.store_examples", partial(store_examples, cache=tmp_path, in_memory=0))
+
+
+def test_parts_and_processes_change_nothing(expected, tokenizer, tmp_path, two_processes):
+    assert encoded(EXAMPLES, tokenizer) == expected
+    assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
+    assert len(list((tmp_path / "datasets").glob("cache-*_of_00002.arrow"))) == 2
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     with pytest.raises(DataError, match=r"example '7': .*special token '</s>'"):
         encoded(EXAMPLES, tokenizer, policy=OnBadRow.RAISE)
@@ -111,25 +125,21 @@ def test_a_change_is_a_miss(change, tokenizer, tmp_path, counted):
     assert counted["calls"] == before + 1
 
 
-@pytest.mark.parametrize("fault", ["cut", "other", "changed", "no counts", "too few"])
+@pytest.mark.parametrize("fault", ["cut", "other", "fewer rows"])
 def test_a_damaged_cache_is_said_and_made_anew(fault, expected, tokenizer, tmp_path, caplog):
     encoded(EXAMPLES, tokenizer, cache=tmp_path)
-    (folder,) = (tmp_path / "tokens").glob("[!.]*")
-    trees, counts = folder / TREES, folder / COUNTS
+    (path,) = (tmp_path / "datasets").glob("cache-*.arrow")
     if fault == "cut":
-        trees.write_bytes(trees.read_bytes()[:-100])
+        path.write_bytes(path.read_bytes()[:-500])
     elif fault == "other":
-        trees.write_bytes(b"not Arrow")
-    elif fault == "changed":
-        content = bytearray(trees.read_bytes())
-        content[len(content) // 2] ^= 1
-        trees.write_bytes(content)
-    elif fault == "no counts":
-        counts.unlink()
+        path.write_bytes(b"not Arrow")
     else:
-        counts.write_text(counts.read_text().replace('"trees": 15', '"trees": 16'))
+        with pa.OSFile(str(path), "rb") as file:
+            table = pa.ipc.open_stream(file).read_all()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table.slice(0, 7))
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
-    assert "tokens are computed again" in caplog.text and str(folder) in caplog.text
+    assert "tokens are computed again" in caplog.text and str(path) in caplog.text
     caplog.clear()
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected and not caplog.text
 
@@ -146,39 +156,63 @@ def test_what_was_kept_beside_bad_rows_does_not_let_them_pass(expected, tokenize
 
 
 def test_a_cache_that_cannot_be_written_is_said(expected, tokenizer, tmp_path, caplog):
-    (tmp_path / "tokens").write_text("a file where the folder goes")
+    (tmp_path / "datasets").write_text("a file where the folder goes")
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     assert "tokens are not kept" in caplog.text
 
 
-def _end(*_):
-    os._exit(9)
+def test_a_process_that_is_killed_leaves_its_work_to_this_one(
+    expected, tokenizer, tmp_path, monkeypatch, caplog, two_processes
+):
+    real, own = multifaceted.data.encode.tokenize, os.getpid()
 
+    def killed(*args, **kwargs):
+        if os.getpid() != own:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
 
-def test_a_process_that_is_killed_leaves_its_work_to_the_others(expected, tokenizer, monkeypatch, caplog):
-    monkeypatch.setattr(multifaceted.data.encode, "AT_ONCE", 3)
-    monkeypatch.setattr(multifaceted.data.encode, "PARALLEL", 1)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(multifaceted.data.encode, "_begin", _end)
-    assert encoded(EXAMPLES, tokenizer) == expected
+    monkeypatch.setattr(multifaceted.data.encode, "tokenize", killed)
+    assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     assert "this one does the rest alone" in caplog.text
 
 
-def test_what_a_killed_job_left_is_removed(tokenizer, tmp_path):
-    encoded(EXAMPLES, tokenizer, cache=tmp_path)
-    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
-    (folder / COUNTS).unlink()
-    left, at_work = (folder.with_name(f".{folder.name}.{name}") for name in ("left", "at_work"))
-    for path, age in ((left, 7200), (at_work, 0)):
-        path.mkdir()
-        (path / TREES).write_bytes(b"half")
-        for touched in (path / TREES, path):
-            os.utime(touched, (time.time() - age,) * 2)
-    empty = folder.with_name(f".{folder.name}.empty")
-    empty.mkdir()
-    os.utime(empty, (time.time() - 7200,) * 2)
-    encoded(EXAMPLES, tokenizer, cache=tmp_path)
-    assert at_work.exists() and not left.exists() and not empty.exists()
+class Words(DataSource):
+    """System messages that are as long as an example's number."""
+
+    default_message = "Help."
+
+    def system_message(self, example, preferences):
+        return "word " * (6 * int(example.id))
+
+
+def test_views_are_assigned_after_drops_and_tokenized_once(tokenizer, counted, tmp_path):
+    few = [replace(example, chosen="It rains.", rejected=["Go."]) for example in EXAMPLES]
+    rows = store_examples(few)
+    mix = Mix(views={"all": 1, "none": 1, "default": 2})
+    views = Views(mix=mix, source=Words(), seed=3)
+    limits, bad = Limits(max_length=90), BadRows()
+    result = multifaceted.data.encode.encode(
+        rows, tokenizer, limits, with_rejected=True, bad=bad, views=views, cache=tmp_path
+    )
+    number = len(result.trees)
+    assert 8 < number < 20 and result.dropped.total() == 20 - number and not bad.counts
+    assert sum(abs(result.views[name] - share * number) < 1 for name, share in mix.view_shares.items()) == 3
+    assert counted["examples"] < 20 + 20 / 2, "all once, and those whose view changed"
+    names = dict(zip(result.trees.ids, views.assign(result.trees.ids), strict=True))
+    for tree in result.trees:
+        shown = views.show(few[int(tree.id)], views.names[names[tree.id]])
+        alone = encode([shown], tokenizer, max_length=90, bad=BadRows()).trees[0]
+        assert plain(alone) == plain(tree)
+    assert set(result.trees.ids) == {
+        example.id
+        for example in few
+        if all(not encode_drops(views.show(example, name), tokenizer) for name in views.names)
+    }
+
+
+def encode_drops(example, tokenizer):
+    rows = multifaceted.data.encode.tokenize([example], tokenizer, Limits(max_length=90), with_rejected=True)
+    return rows[0].tree is None
 
 
 def test_a_template_that_tells_the_date_is_a_miss_the_day_after(tokenizer, tmp_path, counted, monkeypatch):
@@ -197,4 +231,3 @@ def test_a_text_that_begins_with_nothing_but_blanks_is_counted(tokenizer):
 def test_nothing_left_keeps_nothing(tokenizer, tmp_path):
     with pytest.raises(DataError, match=r"no example is left of 1: .*path_too_long"):
         encoded(EXAMPLES[:1], tokenizer, cache=tmp_path)
-    assert not list((tmp_path / "tokens").glob("[!.]*"))

@@ -10,9 +10,9 @@ import pytest
 
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.blend import Blend
-from multifaceted.data.reading import read_rows
-from multifaceted.data.locations import files_of, stem_of
+from multifaceted.data.locations import locate, stem_of
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.data.reading import read_rows
 from tests.data.shapes import FORMATS, write
 
 ROWS = [{"prompt": "What is rain?", "chosen": "Water."}, {"prompt": "Naïve, 雨?", "chosen": "Tears.\n\nOf gods."}]
@@ -103,18 +103,18 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_a_folder_means_its_data_files(tmp_path):
     with pytest.raises(DataError, match="holds no data files"):
-        files_of(tmp_path)
+        locate(tmp_path)
     (tmp_path / "data").mkdir()
     for name in ("README.md", "dataset_infos.json", "b.jsonl", "c.json", "data/a.parquet"):
         (tmp_path / name).write_text("{}")
     found = {"b": tmp_path / "b.jsonl", "c": tmp_path / "c.json", "data/a": tmp_path / "data" / "a.parquet"}
-    assert files_of(tmp_path) == found
-    assert files_of(tmp_path / "README.md") == {"README": tmp_path / "README.md"}
+    assert locate(tmp_path) == found
+    assert locate(tmp_path / "README.md") == {"README": tmp_path / "README.md"}
     (tmp_path / "table.csv.gz").write_bytes(gzip.compress(b"prompt\na\n"))
-    assert files_of(tmp_path) == found | {"table": tmp_path / "table.csv.gz"}
+    assert locate(tmp_path) == found | {"table": tmp_path / "table.csv.gz"}
     (tmp_path / "b.json").write_text("[]")
     with pytest.raises(DataError, match="differ in their format only"):
-        files_of(tmp_path)
+        locate(tmp_path)
 
 
 TABLES = {"rows.csv": 'prompt,note\n"Say ""hi"",\nthen go.",\n"",x\n', "rows.tsv": 'prompt\tnote\n"hi\t\n\tx\n'}
@@ -220,10 +220,10 @@ SPLITS = ["README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-
 )
 def test_parts_of_a_data_set_and_of_a_folder_are_named_alike(hub, tmp_path, within, expected):
     hub("someone/rain", SPLITS)
-    assert set(files_of(Path(f"hf://datasets/someone/rain{within}"))) == expected
+    assert set(locate(Path(f"hf://datasets/someone/rain{within}"))) == expected
     local = tmp_path / "cache" / "datasets--someone--rain" / "snapshots" / "0123"
     if "*" in within:
-        below = {name.rpartition("/")[2] for name in files_of(Path(f"{local}{within}"))}
+        below = {name.rpartition("/")[2] for name in locate(Path(f"{local}{within}"))}
         assert below == {name.rpartition("/")[2] for name in expected}
 
 
@@ -231,12 +231,12 @@ def test_parts_of_a_data_set_and_of_a_folder_are_named_alike(hub, tmp_path, with
 def test_a_revision_may_be_named(hub, revision):
     hub("someone/rain", ["default/train/0000.parquet"], revision)
     for within in ("", "/default/train"):
-        assert set(files_of(Path(f"hf://datasets/someone/rain@{revision}{within}"))) == {"default/train/0000"}
+        assert set(locate(Path(f"hf://datasets/someone/rain@{revision}{within}"))) == {"default/train/0000"}
 
 
 def test_a_data_set_that_cannot_be_had_is_named_with_what_to_do():
     with pytest.raises(DataError) as refusal:
-        files_of(Path("hf://datasets/someone/nothing@main/data/train-*"), "data.source.sources.rain.train_file")
+        locate(Path("hf://datasets/someone/nothing@main/data/train-*"), "data.source.sources.rain.train_file")
     said = str(refusal.value)
     assert said.startswith("the hub's data set someone/nothing cannot be had: ")
     command = (
@@ -248,12 +248,12 @@ def test_a_data_set_that_cannot_be_had_is_named_with_what_to_do():
 
 def test_names_that_no_data_set_has(hub):
     with pytest.raises(DataError, match=r"data.source.join=hf://datasets/rain: expected hf://datasets/<owner>/<name>"):
-        files_of(Path("hf://datasets/rain"), "data.source.join")
+        locate(Path("hf://datasets/rain"), "data.source.join")
     hub("someone/rain", SPLITS)
     with pytest.raises(
         DataError, match=r"holds no data files \(dat/\*, dat/\*/\*\); name a folder or a file with rows"
     ):
-        files_of(Path("hf://datasets/someone/rain/dat/*"))
+        locate(Path("hf://datasets/someone/rain/dat/*"))
 
 
 def test_a_blend_says_which_of_its_sources_lacks_files():

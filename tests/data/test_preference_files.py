@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from multifaceted.config import ConfigError, build
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.encode import encode
+from multifaceted.data.dataset import Data
+from multifaceted.data.mix import Mix
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.source import check_examples
 from multifaceted.data.tokenize import Overlong
 from multifaceted.model.tokenizer import train_tokenizer
 from multifaceted.template import set_template
+from tests.data.encoding import encode
 from tests.data.shapes import write
 
 ROW = {"system": "You value brevity.", "prompt": "What is rain?", "chosen": "Water.", "rejected": "Tears of gods."}
@@ -84,9 +86,11 @@ def test_equal_ids_name_both_lines(tmp_path):
 
 
 def test_ids_of_validation_must_not_be_those_of_training(tmp_path):
-    examples = list(source(write(tmp_path / "a.jsonl", ROWS)).train(0, BadRows()))
-    with pytest.raises(DataError, match="occurs twice in training and validation"):
-        list(check_examples(examples, BadRows(), needs_rejected=True, taken={examples[0].id}))
+    rows = [row | {"id": place} for place, row in enumerate(ROWS)]
+    files = [write(tmp_path / name, part) for name, part in (("a.jsonl", rows[:60]), ("b.jsonl", rows[59:]))]
+    data = Data(source=source(files[0], validation_file=files[1]), max_length=99)
+    with pytest.raises(DataError, match="example '59': this id occurs twice in training and validation"):
+        data.examples(Mix(), 0, needs_rejected=True)
 
 
 def test_max_examples_counts_good_rows(tmp_path):

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.pieces import pieces_of, tree_pieces
 from multifaceted.data.preview import Look, Segment, Viewed, lay_out, show_example, show_left_out, spread
 from multifaceted.data.tokenize import Limits, Overlong, tokenize
@@ -103,8 +102,8 @@ def tree_of(tokenizer, system, asked, chosen, rejected, *, max_length=2000):
         source="rows",
     )
     limits = Limits(max_length=max_length, max_tokens=None, overlong=Overlong.CUT)
-    (tree,) = tokenize([example], tokenizer, limits, with_rejected=True, bad=BadRows()).trees
-    return example, tree
+    (row,) = tokenize([example], tokenizer, limits, with_rejected=True)
+    return example, row.tree
 
 
 def read_back(shown):

@@ -1,17 +1,18 @@
-"""Examples and token trees on disk are the ones that were put there."""
+"""Examples and token trees in data sets are the ones that were put there."""
 
 import os
 import pickle
 import string
-from itertools import islice
+import time
 
-import pyarrow as pa
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multifaceted.data.stored import select, store
-from multifaceted.data.tokens import StoredTrees, write_trees
+from multifaceted.data.cache import CacheError
+from multifaceted.data.examples import store_examples
+from multifaceted.data.tokens import TokenTrees
 from multifaceted.records import Example, StatedPreference, Turn
 from multifaceted.trees import TokenTree
 
@@ -48,49 +49,68 @@ def plain(tree):
     return tree.id, pieces, tree.source, tree.dimensions, tree.margin
 
 
-@given(rows=st.lists(examples, max_size=8), in_memory=st.integers(0, 9), order=st.randoms(use_true_random=False))
-def test_stored_examples_are_a_sequence_of_the_same_ones(rows, in_memory, order):
-    stored = store(iter(rows), in_memory=in_memory)
-    assert isinstance(stored, list) == (len(rows) <= in_memory)
+@settings(max_examples=30)
+@given(rows=st.lists(examples, min_size=1, max_size=8), is_small=st.booleans(), order=st.randoms(use_true_random=False))
+def test_stored_examples_are_a_sequence_of_the_same_ones(tmp_path_factory, rows, is_small, order):
+    folder = tmp_path_factory.mktemp("cache")
+    stored = store_examples(iter(rows), folder, in_memory=8 if is_small else 0)
+    assert bool(stored.dataset.cache_files) is not is_small
     assert list(stored) == rows == [stored[i] for i in range(len(stored))]
     assert list(stored[1:-1]) == rows[1:-1]
     indices = order.sample(range(len(rows)), len(rows) // 2)
-    assert list(select(select(stored, range(len(rows))), indices)) == [rows[i] for i in indices]
+    chosen = stored.select(range(len(rows))).select(indices)
+    assert list(chosen) == [rows[i] for i in indices]
+    assert chosen.fingerprint == store_examples([rows[i] for i in indices]).fingerprint
 
 
-def test_the_file_has_no_name_and_goes_with_its_last_use(tmp_path):
-    def open_files():
-        return sum(str(tmp_path) in os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+@given(rows=st.lists(examples, min_size=1, max_size=4), other=examples)
+def test_a_fingerprint_is_that_of_the_content_and_its_order(rows, other):
+    own = store_examples(rows).fingerprint
+    for changed in ([*rows[:-1], other], [*rows, other], rows[::-1]):
+        assert (store_examples(changed).fingerprint == own) == (changed == rows)
 
+
+def test_the_file_goes_with_its_last_use_and_what_a_killed_job_left_after_a_day(tmp_path):
+    left = [tmp_path / "datasets" / name for name in ("examples-old", "examples-new", "tmpold", "tmpnew")]
+    for path in left:
+        (path.mkdir(parents=True) if "examples" in path.name else path.write_text("half"))
+        if "old" in path.name:
+            os.utime(path, (time.time() - 90_000,) * 2)
     rows = [Example(id=str(i), system=None, turns=[], chosen="") for i in range(3)]
-    stored = store(rows, tmp_path / "new", in_memory=1)
-    some = select(stored, [2, 0])
-    assert not list((tmp_path / "new").iterdir()) and open_files() == 1
+    stored = store_examples(rows, tmp_path, in_memory=1)
+    some = stored.select([2, 0])
+    assert [path.exists() for path in left] == [False, True, False, True]
     del stored
-    assert [example.id for example in some] == ["2", "0"]
+    assert [example.id for example in some] == ["2", "0"] and len(list((tmp_path / "datasets").iterdir())) == 3
     del some
-    assert open_files() == 0
+    assert {*(tmp_path / "datasets").iterdir()} == {left[1], left[3]}
 
 
-@given(rows=st.lists(trees, max_size=9), size=st.integers(1, 4))
-def test_stored_trees_are_a_sequence_of_the_same_ones(tmp_path_factory, rows, size):
-    path = tmp_path_factory.mktemp("trees") / "trees.arrow"
-    stream = iter(rows)
-    write_trees(path, iter(lambda: list(islice(stream, size)), []))
-    stored = pickle.loads(pickle.dumps(StoredTrees(path)))
+def test_an_error_of_reading_is_not_one_of_the_cache(tmp_path):
+    def broken():
+        yield Example(id="a", system=None, turns=[], chosen="")
+        yield Example(id="b", system=None, turns=[], chosen="")
+        raise PermissionError("the source")
+
+    with pytest.raises(PermissionError, match="the source"):
+        store_examples(broken(), tmp_path, in_memory=1)
+    (tmp_path / "datasets").rmdir()
+    (tmp_path / "datasets").write_text("a file where the folder goes")
+    rows = [Example(id=str(i), system=None, turns=[], chosen="") for i in range(3)]
+    with pytest.raises(CacheError):
+        store_examples(rows, tmp_path, in_memory=1)
+
+
+@given(rows=st.lists(trees, max_size=9), order=st.randoms(use_true_random=False))
+def test_stored_trees_are_a_sequence_of_the_same_ones(rows, order):
+    stored = pickle.loads(pickle.dumps(TokenTrees.of(rows)))
     expected = [plain(tree) for tree in rows]
     assert [plain(tree) for tree in stored] == expected == [plain(stored[i]) for i in range(len(stored))]
     assert [plain(tree) for tree in stored[-2:]] == expected[-2:]
+    assert stored.ids == [tree.id for tree in rows]
+    chosen = order.sample(range(len(rows)), len(rows) // 2)
+    assert [plain(tree) for tree in TokenTrees(stored.dataset, np.asarray(chosen, dtype=np.int64))] == [
+        expected[i] for i in chosen
+    ]
     with pytest.raises(IndexError):
         stored[len(rows)]
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "trees.arrow"
-    path.write_bytes(b"not Arrow")
-    with pytest.raises(pa.ArrowInvalid):
-        StoredTrees(path)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, pa.schema({"id": pa.string()})):
-        pass
-    with pytest.raises(pa.ArrowInvalid, match="its columns are id"):
-        StoredTrees(path)

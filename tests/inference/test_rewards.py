@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from multifaceted.data.bad_rows import BadRows
 from multifaceted.data.tokenize import Limits, Overlong, tokenize
 from multifaceted.inference.requests import EngineError
 from multifaceted.inference.rewards import Answered, RewardModel
@@ -63,8 +62,8 @@ def of_training(folder, examples, overlong=Overlong.DROP, max_length=400):
     source = PretrainedModel(name=str(folder), dtype=Dtype.FLOAT32)
     tokenizer = source.load_tokenizer([])
     limits = Limits(max_length=max_length, max_tokens=None, overlong=overlong)
-    trees = tokenize(examples, tokenizer, limits, with_rejected=False, bad=BadRows()).trees
-    assert len(trees) == len(examples)
+    trees = [row.tree for row in tokenize(examples, tokenizer, limits, with_rejected=False)]
+    assert None not in trees
     model = source.load_model(tokenizer, reward=True, max_length=max_length).eval()
     with torch.no_grad():
         return branch_rewards(model, lay_out(trees)).tolist()

@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 import multifaceted.data.dataset
 from multifaceted.app import OK, REFUSED, train
 from multifaceted.config import build, prepare_overrides, run_name
-from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.stored import StoredExamples, store
+from multifaceted.data.bad_rows import DataError, OnBadRow
+from multifaceted.data.examples import store_examples
 from multifaceted.data.tokenize import Limits, tokenize
 from multifaceted.model.build import PretrainedModel, ScratchModel
 from multifaceted.record_files import read_json
@@ -115,16 +115,16 @@ def test_bad_rows_are_shown_before_the_run_is_refused(run_app, pairs, capsys):
 @pytest.mark.parametrize("overlong", ["drop", "cut"])
 def test_each_example_is_the_one_of_its_tree(overlong, monkeypatch, tmp_path):
     """Also where examples lie on disk, in several views, some of them left out."""
-    monkeypatch.setattr(multifaceted.data.dataset, "store", partial(store, in_memory=3))
+    monkeypatch.setattr(multifaceted.data.dataset, "store_examples", partial(store_examples, in_memory=3))
     options = [*TINY, "data.max_length=150", "mix=balanced", f"data.overlong={overlong}", "data.on_bad_row=drop"]
     config = config_of("+experiment=orpo", *options, f"paths.cache={tmp_path}")
     part, validation = read_examples(config)
-    assert isinstance(part.examples, StoredExamples)
+    assert part.examples.dataset.cache_files
     data = encode_examples(config, source_of(config), part, validation)
     trees, kept = data.train.trees, _Looked(config=config, data=data, part=part).kept()
     assert len(trees) == len(kept) == (9 if overlong == "drop" else 16) and len(set(kept.views.values())) > 1
     limits = Limits(max_length=150, max_tokens=config.batch.max_tokens, overlong=config.data.overlong)
-    again = tokenize(list(kept), data.tokenizer, limits, with_rejected=True, bad=BadRows()).trees
+    again = [row.tree for row in tokenize(list(kept), data.tokenizer, limits, with_rejected=True)]
     assert [(t.id, t.prompt.tolist()) for t in again] == [(t.id, t.prompt.tolist()) for t in trees]
 
 

@@ -182,12 +182,15 @@ class _Tokenization:
         self, examples: ExampleDataset, numbers: NDArray[np.int16], fingerprint: str, path: Path
     ) -> datasets.Dataset:
         place = {"new_fingerprint": fingerprint, "cache_file_name": str(path)}
+        is_kept = any(path.parent.glob(f"{path.stem}*{path.suffix}"))
         try:
             found = self._map(examples, numbers, **place)
             if len(found) == len(examples):
                 return found
             problem = f"it holds {len(found)} rows of {len(examples)}"
-        except pa.ArrowException as error:
+        except (OSError, pa.ArrowException) as error:
+            if not is_kept:
+                raise
             problem = str(error)
         log.warning("tokens are computed again: %s cannot be used: %s", path, problem)
         return self._map(examples, numbers, load_from_cache_file=False, **place)

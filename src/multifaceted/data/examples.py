@@ -69,7 +69,7 @@ class ExampleDataset(Sequence[Example]):
 
     def select(self, indices: Sequence[int]) -> ExampleDataset:
         """Return some of the examples, in the order of `indices`."""
-        return ExampleDataset(self.dataset.select(indices), self._folder)
+        return ExampleDataset(self.dataset.select(indices if len(indices) else []), self._folder)
 
     def cells(self, name: str) -> Iterator[Any]:
         """Yield the cells of one column."""
@@ -103,15 +103,24 @@ def store_examples(
     """
     rows = map(_row, examples)
     if cache is None:
-        return ExampleDataset(datasets.Dataset.from_list(list(rows), features=FEATURES))
+        return _in_memory(list(rows))
     first = list(islice(rows, in_memory + 1))
     if len(first) <= in_memory:
-        return ExampleDataset(datasets.Dataset.from_list(first, features=FEATURES))
+        return _in_memory(first)
     try:
         folder = tempfile.TemporaryDirectory(prefix="examples-", dir=dataset_cache(cache), ignore_cleanup_errors=True)
     except OSError as error:
         raise CacheError(str(error)) from error
-    return ExampleDataset(_in_file(_drained(first, rows), Path(folder.name)), folder)
+    try:
+        return ExampleDataset(_in_file(_drained(first, rows), Path(folder.name)), folder)
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def _in_memory(rows: list[dict[str, Any]]) -> ExampleDataset:
+    columns = {name: [row[name] for row in rows] for name in FEATURES}
+    return ExampleDataset(datasets.Dataset.from_dict(columns, features=FEATURES))
 
 
 def _drained(first: list[dict[str, Any]], rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -104,7 +104,7 @@ def is_missing(location: Location) -> bool:
 
 def spelled(location: object) -> str:
     """Return a location as it is typed."""
-    if isinstance(location, Path):
+    if isinstance(location, Path | str):
         return str(location).replace(HUB, "hf://datasets/")
     return "a data set in memory"
 
