@@ -51,6 +51,11 @@ def train(config: DictConfig) -> int:
 
     def stage() -> int:
         typed = build(config, TrainConfig)
+        if typed.push_to_hub is not None and _in_sweep():
+            raise ConfigError(
+                f"push_to_hub={typed.push_to_hub}: the jobs of a sweep would replace each other; leave it out, and"
+                " push the run that you choose with the command of its job"
+            )
         if typed.plan.enabled or typed.preview is not None:
             return _look(typed)
         folder = _run_folder(typed.paths.outputs)
@@ -111,6 +116,8 @@ def _finish(outcome: Outcome, next_stage: EvalConfig | None, bench: str | None) 
     if outcome.was_finished:
         print(f"{shown} is finished; overwrite=true starts it anew.")
     print(summary_table(outcome.summary))
+    if outcome.pushed is not None:
+        print(f"\n{_relative(outcome.exported)} is also at {outcome.pushed}")
     if next_stage is not None:
         return _evaluate(next_stage)
     print(f"\n{_relative(outcome.exported)} is ready. Next: {_next_command(outcome.exported, bench)}")

@@ -44,6 +44,7 @@ WITHOUT_MEANING = (
     "checkpoint",
     "plan",
     "preview",
+    "push_to_hub",
     "activation_checkpointing",
     "compile",
     "projection",

@@ -50,7 +50,7 @@ def test_a_plan_leaves_only_the_tokens_it_made(tmp_path, monkeypatch, capsys):
     overrides = [*TINY, f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache"]
     assert train(composed("train", ["+experiment=orpo", "plan=true", *overrides])) == OK
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tokens"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["datasets"]
     assert "unknown, for the device's peak is not known" in capsys.readouterr().out
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from pathlib import Path
-
-import datasets
 
 ABANDONED = 86_400.0
 """Seconds after which an unfinished file belongs to a job that was killed."""
@@ -18,10 +15,6 @@ UNFINISHED = ("examples-*", "tmp*")
 
 class CacheError(OSError):
     """A cache that cannot be written; whoever meets it works without one."""
-
-
-if not os.isatty(2):
-    datasets.disable_progress_bars()
 
 
 def dataset_cache(cache: Path) -> Path:

@@ -212,13 +212,12 @@ class _Tokenization:
         try:
             # Examples in memory would be copied to every process.
             is_parallel = processes > 1 and len(examples) >= PARALLEL and dataset.cache_files
-            mapped = dataset.map(self, **arguments, num_proc=processes if is_parallel else None)
+            return dataset.map(self, **arguments, num_proc=processes if is_parallel else None)
         except RuntimeError as error:
             if DIED not in str(error):
                 raise
             log.warning("a process that tokenized is gone, killed for memory perhaps; this one does the rest alone")
-            mapped = dataset.map(self, **arguments)
-        return mapped.with_format(None)
+            return dataset.map(self, **arguments)
 
     def __call__(self, table: pa.Table, indices: list[int], numbers: NDArray[np.int16], parent: int) -> pa.Table:
         """Tokenize a batch of examples.

@@ -56,13 +56,11 @@ def on_hub(name: str, revision: str | None, subset: str | None, key: str) -> Any
     """
     try:
         return datasets.load_dataset(name, subset, revision=revision)
-    except DatasetGenerationError as error:
-        raise DataError(
-            f"{key}={name}: datasets cannot read its files ({first_line(error.__cause__ or error)}). Read them row by"
-            f" row, with file and line: {key}=hf://datasets/{name}"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        reason = first_line(error)
+    except (HfHubHTTPError, OSError) as error:
+        reason = f"{first_line(error).rstrip('.')}. No file or folder here is called {name} either"
+        raise cannot_be_had(name, key, reason, revision=revision) from error
+    except (DatasetGenerationError, ValueError, RuntimeError, pa.ArrowException) as error:
+        reason = first_line(error.__cause__ or error)
         if "scripts are no longer supported" in reason:
             raise DataError(
                 f"{key}={name}: it is made by code of its own, which is not run. The hub's copy in Parquet may"
@@ -71,8 +69,10 @@ def on_hub(name: str, revision: str | None, subset: str | None, key: str) -> Any
         if "Config name is missing" in reason or "BuilderConfig" in reason:
             choices = " ".join(str(error).split())
             raise DataError(f"{key}={name}: {choices} Name a subset: {key}={name}/<subset>") from error
-        reason += f". No file or folder here is called {name} either"
-        raise cannot_be_had(name, key, reason, revision=revision) from error
+        raise DataError(
+            f"{key}={name}: datasets cannot read its files ({reason}). Read them row by row, with file and line:"
+            f" {key}=hf://datasets/{name}"
+        ) from error
 
 
 def one_split(rows: Any, name: str, key: str, wanted: str | None, default: str) -> Table:

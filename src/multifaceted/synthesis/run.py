@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from multifaceted.data.dataset import Data
 from multifaceted.data.locations import is_missing
 from multifaceted.data.overlap.normalise import normalise
 from multifaceted.data.preference_files import PreferenceFiles
+from multifaceted.hub import push, require_hub
 from multifaceted.record_files import RecordError, write_json, write_jsonl
 from multifaceted.records import INSTRUCTIONS, SUMMARY, VERSION, Prompt
 from multifaceted.synthesis.bench_instructions import REASONS, BenchInstructions
@@ -37,6 +38,7 @@ class SynthesizeConfig:
             trains on counts, and not what it holds out.
         on_bad_row: what happens to a row of a bench or of `training` that cannot be read.
         into: the results' folder; by default `outputs/<task>`.
+        push_to_hub: repository of the hub, `<owner>/<name>`, that the results go to.
         overwrite: whether instructions that are already there, and others, may be replaced.
     """
 
@@ -48,6 +50,7 @@ class SynthesizeConfig:
     on_bad_row: OnBadRow = OnBadRow.RAISE
     into: Path | None = None
     overwrite: bool = False
+    push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.benches:
@@ -76,10 +79,13 @@ def run(config: SynthesizeConfig) -> dict[str, Any]:
         terms of every source that gives an instruction, which hold for the bench.
 
     Raises:
+        HubError: the results could not be pushed, or were not.
         DataError: files that are missing, all of them named; rows that cannot be read; training data of which none can;
             too few instructions.
         RecordError: the folder holds other instructions.
     """
+    if config.push_to_hub is not None:
+        require_hub(config.push_to_hub)
     _refuse_missing(config)
     summary: dict[str, Any] = {"version": VERSION}
     prompts = {name: _prompts(config, name, summary) for name in config.task.sources}
@@ -97,7 +103,29 @@ def run(config: SynthesizeConfig) -> dict[str, Any]:
     _refuse_others(config, [asdict(instruction) for instruction in assembled.instructions])
     write_jsonl(config.folder / INSTRUCTIONS, assembled.instructions)
     write_json(config.folder / SUMMARY, summary)
+    (config.folder / "README.md").write_text(_card(summary), encoding="utf-8")
+    if config.push_to_hub is not None:
+        log.info("pushed to %s", push(config.push_to_hub, {"": config.folder}, repo_type="dataset"))
     return summary
+
+
+def _card(summary: Mapping[str, Any]) -> str:
+    """The card of the instructions; its head says to `load_dataset` which file has them."""
+    lines = [
+        *(
+            "---",
+            "configs:",
+            "- config_name: default",
+            f"  data_files: {INSTRUCTIONS}",
+            "---",
+            "# Instructions of a bench",
+        ),
+        f"\n{summary['chosen']} instructions of public benches, under their terms:\n",
+    ]
+    for name, terms in summary["licences"].items():
+        training = terms["training"].replace("_", " ")
+        lines.append(f"- {name}: licence {terms['licence']}; training on it: {training}. {terms['terms']}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def _refuse_missing(config: SynthesizeConfig) -> None:

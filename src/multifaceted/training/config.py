@@ -73,6 +73,7 @@ class TrainConfig:
         activation_checkpointing: recompute each layer in the backward pass instead of keeping it.
         projection: what computes log-probabilities from hidden states.
         compile: compile each layer with torch.compile, which the first steps pay for.
+        push_to_hub: repository of the hub, `<owner>/<name>`, that the exported model and its adapter go to.
         preview: show so many examples as the model sees them, and a report of the data, and train nothing.
         trainer: arguments of Lightning's Trainer, passed through.
     """
@@ -103,6 +104,7 @@ class TrainConfig:
     export: Export = Export.BEST
     start: str | None = None
     overwrite: bool = False
+    push_to_hub: str | None = None
     preview: int | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multifaceted.data.licences import card_section
+from multifaceted.hub import push, require_hub
 from multifaceted.model.adapter import merge_adapter
 from multifaceted.model.adapter_files import write_adapter
 from multifaceted.model.export import export_model
@@ -37,6 +38,8 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
     interrupted_by: signal.Signals | None = None
     was_finished: bool = False
+    pushed: str | None = None
+    """The address on the hub."""
 
 
 def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
@@ -46,14 +49,27 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         plain: `config` as plain data, for `config.yaml`.
 
     Raises:
-        RunFolderError, DataError, CheckpointError, ValueError: bad input, before any training.
+        RunFolderError, DataError, CheckpointError, HubError, ValueError: bad input, before any training.
         NonFiniteLossError: the loss diverged; checkpoints are kept.
         OutOfMemoryError: says what to lower; checkpoints are kept.
     """
     config.check_device()
     with joined(config.device_type, alone=config.strategy.shards) as ranks:
         config.check_ranks(ranks)
-        return _run(config, plain, folder, ranks)
+        if config.push_to_hub is None:
+            return _run(config, plain, folder, ranks)
+        name = config.push_to_hub
+        ranks.from_first(lambda: require_hub(name))
+        outcome = _run(config, plain, folder, ranks)
+        if outcome.summary:
+            outcome.pushed = ranks.from_first(lambda: _push(name, outcome))
+        return outcome
+
+
+def _push(name: str, outcome: Outcome) -> str:
+    """Upload the exported model, and the adapter where there is one."""
+    adapter = outcome.folder / ADAPTER
+    return push(name, {"": outcome.exported, **({ADAPTER: adapter} if adapter.exists() else {})})
 
 
 def _run(config: TrainConfig, plain: dict[str, Any], folder: Path, ranks: Ranks) -> Outcome:
