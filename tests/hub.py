@@ -89,8 +89,13 @@ def _answers(hub):
                 hub.repositories.setdefault((kind, name), {})
                 path = name if kind == "models" else f"{kind}/{name}"
                 self.send(200, {"url": f"http://{self.headers['Host']}/{path}", "name": name})
+            elif parts == ["api", "validate-yaml"]:
+                self.send(200, {"warnings": [], "errors": []})
             elif parts[4] == "preupload":
-                files = [{"path": f["path"], "uploadMode": "regular"} for f in json.loads(body)["files"]]
+                files = [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
                 self.send(200, {"files": files})
             elif parts[4] == "paths-info":
                 files = self.files(parts[1], "/".join(parts[2:4]), parts[5])
@@ -102,7 +107,14 @@ def _answers(hub):
                     if item["key"] == "file":
                         content = base64.b64decode(item["value"]["content"])
                         hub.repositories[parts[1], "/".join(parts[2:4])][item["value"]["path"]] = content
-                self.send(200, {"success": True, "commitOid": SHA, "commitUrl": "https://hub/commit"})
+                self.send(
+                    200,
+                    {
+                        "success": True,
+                        "commitOid": SHA,
+                        "commitUrl": f"http://{self.headers['Host']}/{parts[2]}/{parts[3]}/commit/{SHA}",
+                    },
+                )
             else:
                 self.send(404, {"error": "no such address"})
 

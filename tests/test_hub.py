@@ -46,7 +46,7 @@ def test_folders_arrive_in_a_private_repository(folders):
             "README.md": b"# policy\n",
             "adapter/README.md": b"# adapter\n",
         }
-        assert hub.created[0]["private"] is True
+        assert hub.created[0]["visibility"] == "private"
         assert "knows no such token" in pushed("someone/orpo", folders, env | {"HF_TOKEN": "hf_other"})
         hub.rejects = True
         said = pushed("someone/orpo", folders, env)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "mini": {"records", "preferences"},
     "objective": set(),
     "model": {"records", "record_files", "trees", "work"},
-    "data": {"records", "record_files", "preferences", "trees", "work", "template", "mini"},
+    "data": {"hub", "records", "record_files", "preferences", "trees", "work", "template", "mini"},
     "tracking": {"records"},
     "hub": set(),
     "training": {"data", "hub", "model", "objective", "records", "record_files", "tracking", "trees", "work"},

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import HfApi, get_token, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
+NETWORK_ERRORS = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+"""What a request to the hub may end in: the base error of its HTTP client, whichever that is, and `OSError`."""
+HUB_ERRORS: tuple[type[Exception], ...] = (ValueError, *NETWORK_ERRORS)
+"""Those, and what the client of the hub refuses to ask."""
 LATER = "or leave it out: the same command with push_to_hub pushes a finished run later"
 
 
@@ -34,7 +39,7 @@ def require_hub(name: str) -> None:
         raise HubError(f"push_to_hub={name}: nobody is logged in; type hf auth login or set HF_TOKEN, {LATER}")
     try:
         HfApi().whoami()
-    except (HfHubHTTPError, OSError) as error:
+    except NETWORK_ERRORS as error:
         raise HubError(
             f"push_to_hub={name}: the hub does not answer or knows no such token: {error}; {LATER}"
         ) from error
@@ -57,7 +62,7 @@ def push(name: str, folders: Mapping[str, Path], *, repo_type: str = "model") ->
         address = api.create_repo(name, repo_type=repo_type, private=True, exist_ok=True)
         for path, folder in folders.items():
             api.upload_folder(repo_id=name, repo_type=repo_type, folder_path=folder, path_in_repo=path or None)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         kept = " and ".join(map(str, folders.values()))
         raise HubError(f"push_to_hub={name} failed: {error}. {kept} are kept; the same command pushes again") from error
     return str(address)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.reading import Rows
 from multifaceted.data.splits import SAVED, cannot_be_had, first_line, in_memory, on_hub, one_split, saved
+from multifaceted.hub import HUB_ERRORS
 
 HUB = "hf:/datasets/"
 """How a `Path` spells hf://datasets/."""
@@ -118,7 +118,7 @@ def _downloaded(url: str, key: str) -> tuple[Path, list[str]]:
     patterns = [within, f"{within}/*"] if within else DATA_FILES
     try:
         folder = snapshot_download(name, repo_type="dataset", revision=found["revision"], allow_patterns=patterns)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise cannot_be_had(name, key, first_line(error), revision=found["revision"], within=within) from error
     return Path(folder), patterns
 

@@ -9,10 +9,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
-from huggingface_hub.errors import HfHubHTTPError
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.reading import Table
+from multifaceted.hub import NETWORK_ERRORS
 
 SAVED = ("state.json", "dataset_dict.json")
 """What `save_to_disk` leaves in the folder of a data set, and of several splits."""
@@ -56,7 +56,7 @@ def on_hub(name: str, revision: str | None, subset: str | None, key: str) -> Any
     """
     try:
         return datasets.load_dataset(name, subset, revision=revision)
-    except (HfHubHTTPError, OSError) as error:
+    except NETWORK_ERRORS as error:
         reason = f"{first_line(error).rstrip('.')}. No file or folder here is called {name} either"
         raise cannot_be_had(name, key, reason, revision=revision) from error
     except (DatasetGenerationError, ValueError, RuntimeError, pa.ArrowException) as error:
