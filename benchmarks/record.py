@@ -26,6 +26,7 @@ PACKAGES = (
     "accelerate",
     "liger-kernel",
     "torchao",
+    "datasets",
     "rensa",
     "rapidfuzz",
     "openai",

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import datasets
@@ -15,13 +16,13 @@ import pytest
 from multifaceted.config import build
 from multifaceted.data import reading
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
-from multifaceted.data.collections.webgpt import WebGpt
 from multifaceted.data.dataset import Data
 from multifaceted.data.locations import locate
 from multifaceted.data.mix import Mix
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.reading import read_rows
 from tests.conftest import CONF
+from tests.data.collections.sets import SETS
 from tests.data.shapes import SHAPES
 from tests.hub import running_hub
 
@@ -106,11 +107,19 @@ def test_every_shape_of_a_row_is_read_from_a_table(form, shape, tmp_path):
     )
 
 
-def test_a_collection_reads_its_own_columns_from_any_form(tmp_path):
-    row = {"question": "Why?", "answer_0": "Rain.", "answer_1": "No.", "score_0": 0.5, "score_1": -0.5}
-    for form in FORMS.values():
-        (example,) = list(WebGpt(train_file=form([row], tmp_path), validation_share=0.001).train(0, BadRows()))
-        assert (example.chosen, example.margin) == ("Rain.", 1.0)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SETS)
+def test_a_collection_reads_its_own_columns_from_any_form(name, form, tmp_path):
+    published = SETS[name]
+
+    def read(location):
+        reader = published.source(train_file=location, validation_share=1e-9, **published.settings)
+        bad = BadRows(policy=OnBadRow.DROP)
+        examples = [asdict(example) | {"id": "", "source": ""} for example in reader.train(0, bad)]
+        return examples, bad.counts
+
+    expected = read(_jsonl(tmp_path, published.rows))
+    assert expected[0] and read(FORMS[form](published.rows, tmp_path)) == expected
 
 
 @pytest.mark.parametrize("is_saved", [False, True])

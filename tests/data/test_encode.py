@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import multifaceted.data.encode
+import multifaceted.data.token_map
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.examples import store_examples
 from multifaceted.data.mix import Mix, Views
@@ -60,14 +61,14 @@ def expected(tokenizer):
 def counted(monkeypatch):
     """How often examples were tokenized."""
     calls = Counter()
-    real = multifaceted.data.encode.tokenize
+    real = multifaceted.data.token_map.tokenize
 
     def counting(examples, *args, **kwargs):
         calls["calls"] += 1
         calls["examples"] += len(examples)
         return real(examples, *args, **kwargs)
 
-    monkeypatch.setattr(multifaceted.data.encode, "tokenize", counting)
+    monkeypatch.setattr(multifaceted.data.token_map, "tokenize", counting)
     return calls
 
 
@@ -84,8 +85,8 @@ def test_what_is_kept_is_what_was_computed(expected, tokenizer, tmp_path, counte
 @pytest.fixture
 def two_processes(monkeypatch, tmp_path):
     """Tokenize a few examples at a time, in two processes, from a file."""
-    monkeypatch.setattr(multifaceted.data.encode, "BATCH", 3)
-    monkeypatch.setattr(multifaceted.data.encode, "PARALLEL", 1)
+    monkeypatch.setattr(multifaceted.data.token_map, "BATCH", 3)
+    monkeypatch.setattr(multifaceted.data.token_map, "PARALLEL", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("tests.data.encoding.store_examples", partial(store_examples, cache=tmp_path, in_memory=0))
 
@@ -164,14 +165,14 @@ def test_a_cache_that_cannot_be_written_is_said(expected, tokenizer, tmp_path, c
 def test_a_process_that_is_killed_leaves_its_work_to_this_one(
     expected, tokenizer, tmp_path, monkeypatch, caplog, two_processes
 ):
-    real, own = multifaceted.data.encode.tokenize, os.getpid()
+    real, own = multifaceted.data.token_map.tokenize, os.getpid()
 
     def killed(*args, **kwargs):
         if os.getpid() != own:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(multifaceted.data.encode, "tokenize", killed)
+    monkeypatch.setattr(multifaceted.data.token_map, "tokenize", killed)
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     assert "this one does the rest alone" in caplog.text
 
@@ -211,13 +212,13 @@ def test_views_are_assigned_after_drops_and_tokenized_once(tokenizer, counted, t
 
 
 def encode_drops(example, tokenizer):
-    rows = multifaceted.data.encode.tokenize([example], tokenizer, Limits(max_length=90), with_rejected=True)
+    rows = multifaceted.data.token_map.tokenize([example], tokenizer, Limits(max_length=90), with_rejected=True)
     return rows[0].tree is None
 
 
 def test_a_template_that_tells_the_date_is_a_miss_the_day_after(tokenizer, tmp_path, counted, monkeypatch):
     for today in ("01", "01", "02"):  # a template's clock cannot be set
-        monkeypatch.setattr(multifaceted.data.encode, "render_answered", lambda *_, day=today: [day])
+        monkeypatch.setattr(multifaceted.data.token_map, "render_answered", lambda *_, day=today: [day])
         encoded(EXAMPLES, tokenizer, cache=tmp_path)
     assert counted["calls"] == 2
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _table_rows(table: Table, bad: BadRows) -> Iterator[Row]:
     number, features = 0, table.rows.features
     is_json = features is not None and "Json(" in str(features)
     for batch in _batches(table):
-        for cells in _plain_rows(batch):
+        for cells in batch:
             number += 1
             where = f"{table}, row {number}"
             bad.read += 1
@@ -107,9 +108,14 @@ def _table_rows(table: Table, bad: BadRows) -> Iterator[Row]:
             )
 
 
-def _batches(table: Table) -> Iterator[pa.Table]:
+def _batches(table: Table) -> Iterator[list[Any]]:
     try:
-        yield from table.rows.with_format("arrow").iter(BATCH)
+        if table.rows.features is None:  # a stream whose rows need not have the same columns
+            rows = iter(table.rows.with_format(None))
+            while batch := list(islice(rows, BATCH)):
+                yield batch
+        else:
+            yield from map(_plain_rows, table.rows.with_format("arrow").iter(BATCH))
     except (pa.ArrowException, DatasetGenerationError) as error:
         raise _damaged(table, error) from error
 
