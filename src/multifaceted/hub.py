@@ -45,11 +45,12 @@ def require_hub(name: str) -> None:
         ) from error
 
 
-def push(name: str, folders: Mapping[str, Path], *, repo_type: str = "model") -> str:
+def push(name: str, folders: Mapping[str, Path], *, repo_type: str = "model", only: list[str] | None = None) -> str:
     """Upload folders into one repository, which is made, and private, where there is none.
 
     Args:
         folders: by their path in the repository; "" is its root.
+        only: the files that are meant; by default all.
 
     Returns:
         The address of the repository.
@@ -61,7 +62,9 @@ def push(name: str, folders: Mapping[str, Path], *, repo_type: str = "model") ->
     try:
         address = api.create_repo(name, repo_type=repo_type, private=True, exist_ok=True)
         for path, folder in folders.items():
-            api.upload_folder(repo_id=name, repo_type=repo_type, folder_path=folder, path_in_repo=path or None)
+            api.upload_folder(
+                repo_id=name, repo_type=repo_type, folder_path=folder, path_in_repo=path or None, allow_patterns=only
+            )
     except HUB_ERRORS as error:
         kept = " and ".join(map(str, folders.values()))
         raise HubError(f"push_to_hub={name} failed: {error}. {kept} are kept; the same command pushes again") from error

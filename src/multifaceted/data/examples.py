@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import datasets
+import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 
 from multifaceted.data.cache import CacheError, dataset_cache
@@ -119,8 +120,10 @@ def store_examples(
 
 
 def _in_memory(rows: list[dict[str, Any]]) -> ExampleDataset:
-    columns = {name: [row[name] for row in rows] for name in FEATURES}
-    return ExampleDataset(datasets.Dataset.from_dict(columns, features=FEATURES))
+    schema = FEATURES.arrow_schema
+    # In chunks: one array holds at most 2 GiB of text.
+    chunks = [pa.Table.from_pylist(rows[begin : begin + 100], schema=schema) for begin in range(0, len(rows), 100)]
+    return ExampleDataset(datasets.Dataset(pa.concat_tables([schema.empty_table(), *chunks])))
 
 
 def _drained(first: list[dict[str, Any]], rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -66,6 +66,8 @@ def locate(location: Location, key: str = "data.source.train_file", split: str =
     Raises:
         DataError: there is nothing, no data file, no such split or revision, or code would have to be run.
     """
+    if isinstance(location, str):
+        location = Path(location)
     if not isinstance(location, Path):
         return {"dataset": in_memory(location, key, split)}
     named = location.as_posix()
@@ -82,6 +84,11 @@ def locate(location: Location, key: str = "data.source.train_file", split: str =
         return {found["name"].partition("/")[2]: one_split(rows, base.as_posix(), key, wanted, split)}
     if any((base / name).exists() for name in SAVED):
         return {base.name: one_split(saved(base), str(base), key, wanted, split)}
+    if wanted is not None:
+        raise DataError(
+            f"{key}={location}: {base} is a {'folder' if base.is_dir() else 'file'}, which has no splits; name the"
+            f" files that you mean: {key}={base}" + ("/..." if base.is_dir() else "")
+        )
     return _files_below(base, DATA_FILES, key) if base.is_dir() else {stem_of(base): base}
 
 

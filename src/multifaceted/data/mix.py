@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -169,8 +170,12 @@ class Views:
         if self.source is None:
             return self.names
         nested = getattr(self.source, "sources", {}).values()
-        files = {inspect.getfile(type(source)) for source in (self.source, *nested)}
-        code = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in sorted(files)]
+        code = []
+        for source in (self.source, *nested):
+            try:
+                code.append(hashlib.sha256(Path(inspect.getfile(type(source))).read_bytes()).hexdigest())
+            except (OSError, TypeError):  # written in a notebook: another one may be called the same
+                code.append(secrets.token_hex())
         return [self.names, repr(self.source), code]
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from multifaceted.data.bad_rows import BadRowError, BadRows, DataError, OnBadRow
 from multifaceted.data.licences import Collection, Licence, Terms, licence_of
@@ -98,7 +99,7 @@ class PreferenceFiles(DataSource):
         if self.validation_file is None:
             return self
         alone = copy(self)
-        alone.train_file, alone._located = self.validation_file, None
+        alone.train_file, alone._located = [], None
         return alone
 
     def require_files(self) -> None:
@@ -157,9 +158,13 @@ class PreferenceFiles(DataSource):
                 ]
                 for (key, split), locations in sides.items()
             ]
-            uses = Counter(name for name, _ in {(name, str(rows)) for side in named for _, name, rows in side})
+            found = [one for side in named for one in side]
+            uses = Counter(name for name, _ in {(name, str(rows)) for _, name, rows in found})
+            in_memory = list(dict.fromkeys((id(where), str(rows)) for where, _, rows in found if _is_in_memory(where)))
 
             def label(location: Location, name: str, rows: Rows) -> str:
+                if _is_in_memory(location) and len(in_memory) > 1:
+                    return f"{name}-{in_memory.index((id(location), str(rows))) + 1}"
                 if uses[name] == 1:
                     return name
                 return str(rows) if rows == location or isinstance(rows, Table) else f"{location}/{name}"
@@ -214,3 +219,7 @@ class PreferenceFiles(DataSource):
                     f"{self.where}.columns.{ours}={theirs!r} is a column of no row in"
                     f" {', '.join(map(str, files.values()))}; found {visible(', '.join(sorted(found)))}"
                 )
+
+
+def _is_in_memory(location: Location) -> bool:
+    return not isinstance(location, Path | str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,8 @@ MAX_STREAMED = 10_000_000
 """Rows of a stream that does not say how many it has."""
 BATCH = 1024
 """Rows that are read together."""
+UNREADABLE = (pa.ArrowException, DatasetGenerationError, OSError, ValueError, NotImplementedError, OverflowError)
+"""What reading a table may end in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,10 +33,12 @@ class Table:
     Attributes:
         name: for messages.
         rows: a `Dataset` or an `IterableDataset`.
+        is_file: whether it has an end, and what is wrong with it is damage.
     """
 
     name: str
     rows: Any
+    is_file: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -74,25 +79,28 @@ def _table_kind(path: Path) -> str | None:
 
 def _streamed(kind: str, path: Path) -> datasets.IterableDataset:
     """The rows of a file as they are read: its copy in the cache would be read once."""
+    literal = re.sub(r"([*?[])", r"[\1]", str(path.resolve()))
+    if "::" in literal:
+        raise DataError(f"{path}: '::' in the path of a table means a file within another one; rename it")
+    options: dict[str, Any] = {"batch_size": BATCH} if kind == "parquet" else {}
     try:
-        # A list is taken as it is; a name may hold what would be a pattern.
-        return datasets.load_dataset(kind, data_files=[_literal(path)], split="train", streaming=True)
-    except pa.ArrowException as error:
-        raise _damaged(path, error) from error
-
-
-def _literal(path: Path) -> str:
-    return re.sub(r"([*?[])", r"[\1]", str(path.resolve()))
-
-
-def _damaged(where: object, error: Exception) -> DataError:
-    return DataError(f"{where} is truncated or damaged ({error}); fetch it again")
+        # Nothing is written to the cache, but it must exist; the user's own may be read-only.
+        return datasets.load_dataset(
+            kind, data_files=[literal], split="train", streaming=True, cache_dir=tempfile.gettempdir(), **options
+        )
+    except UNREADABLE as error:
+        raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from error
 
 
 def _table_rows(table: Table, bad: BadRows) -> Iterator[Row]:
     number, features = 0, table.rows.features
     is_json = features is not None and "Json(" in str(features)
     for batch in _batches(table):
+        if number >= MAX_STREAMED and not table.is_file and isinstance(table.rows, datasets.IterableDataset):
+            raise DataError(
+                f"{table} is a stream that has not ended after {number:,} rows; take a part of it, dataset.take(n) or"
+                " max_examples"
+            )
         for cells in batch:
             number += 1
             where = f"{table}, row {number}"
@@ -101,11 +109,6 @@ def _table_rows(table: Table, bad: BadRows) -> Iterator[Row]:
                 if isinstance(cells, UnicodeDecodeError):
                     raise wrong_encoding(cells)
                 yield Row(number, where, features.decode_example(cells) if is_json else cells)
-        if number >= MAX_STREAMED and isinstance(table.rows, datasets.IterableDataset):
-            raise DataError(
-                f"{table} is a stream that has not ended after {number:,} rows; take a part of it, dataset.take(n) or"
-                " max_examples"
-            )
 
 
 def _batches(table: Table) -> Iterator[list[Any]]:
@@ -116,8 +119,10 @@ def _batches(table: Table) -> Iterator[list[Any]]:
                 yield batch
         else:
             yield from map(_plain_rows, table.rows.with_format("arrow").iter(BATCH))
-    except (pa.ArrowException, DatasetGenerationError) as error:
-        raise _damaged(table, error) from error
+    except UNREADABLE as error:
+        if table.is_file:
+            raise DataError(f"{table} is truncated or damaged ({error}); fetch it again") from error
+        raise DataError(f"{table} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _plain_rows(batch: pa.Table) -> list[Any]:

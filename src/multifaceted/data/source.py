@@ -188,6 +188,12 @@ def check_example(example: Example) -> None:
         check_text("turns", turn.content, if_empty="empty_turn")
     if example.system is not None:
         check_text("system", example.system)
+    for name, text in (
+        ("id", example.id),
+        ("source", example.source),
+        *(("contrast", one) for one in example.contrast),
+    ):
+        check_text(name, text)
     roles = [turn.role for turn in example.turns]
     if roles[-1:] != ["user"]:
         raise BadRowError("no_user_turn", "the last turn must be the user's")

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetsError
 
 from multifaceted.data.bad_rows import DataError
 from multifaceted.data.reading import Table
@@ -18,13 +18,26 @@ SAVED = ("state.json", "dataset_dict.json")
 """What `save_to_disk` leaves in the folder of a data set, and of several splits."""
 
 
+IN_MEMORY = "the data set in memory"
+"""What it is called in messages."""
+
+
 def in_memory(rows: Any, key: str, split: str) -> Table:
     """Return the split that is meant of a data set in memory.
 
     Raises:
         DataError: it has no such split, or is a stream that repeats itself for ever.
     """
-    table = one_split(rows, "the data set in memory", key, None, split)
+    if not hasattr(rows, "with_format"):
+        raise DataError(f"{key} is a {type(rows).__name__}; expected a path, or a data set of datasets")
+    if isinstance(rows, Mapping) and split not in rows:
+        raise DataError(
+            f"{key}: the data set in memory has no split {split!r}; its splits are {', '.join(rows)}. Take one of them:"
+            f" dataset[{next(iter(rows), '')!r}]"
+        )
+    is_split = isinstance(rows, Mapping)
+    name = f"{IN_MEMORY}, split {split}" if is_split else IN_MEMORY
+    table = Table(name=name, rows=rows[split] if is_split else rows, is_file=False)
     source = getattr(table.rows, "_ex_iterable", None)
     while source is not None and type(source).__name__ != "TakeExamplesIterable":
         if type(source).__name__ == "RepeatExamplesIterable" and source.num_times is None:
@@ -41,10 +54,11 @@ def saved(path: Path) -> Any:
     """
     try:
         return datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} was written by save_to_disk, and this version of datasets ({datasets.__version__}) cannot read it:"
-            f" {first_line(error)}. Write it again with this version, or as Parquet: dataset.to_parquet(...)"
+            f"{path} was written by save_to_disk, and datasets {datasets.__version__} cannot read it:"
+            f" {first_line(error)}. It is damaged or of another version: copy it again, or write it as Parquet:"
+            " dataset.to_parquet(...)"
         ) from error
 
 
@@ -59,7 +73,7 @@ def on_hub(name: str, revision: str | None, subset: str | None, key: str) -> Any
     except NETWORK_ERRORS as error:
         reason = f"{first_line(error).rstrip('.')}. No file or folder here is called {name} either"
         raise cannot_be_had(name, key, reason, revision=revision) from error
-    except (DatasetGenerationError, ValueError, RuntimeError, pa.ArrowException) as error:
+    except (DatasetsError, ImportError, ValueError, RuntimeError, pa.ArrowException) as error:
         reason = first_line(error.__cause__ or error)
         if "scripts are no longer supported" in reason:
             raise DataError(

@@ -63,16 +63,16 @@ class Tokenization:
         Args:
             numbers: [examples], the number of each example's view.
         """
+        fingerprint = self._fingerprint(examples, numbers)
         if cache is None:
-            return self._map(examples, numbers)
+            return self._map(examples, numbers, new_fingerprint=fingerprint)
         try:
-            fingerprint = self._fingerprint(examples, numbers)
             path = dataset_cache(cache) / f"cache-{fingerprint}.arrow"
             with alone_at(path):
                 return self._from_cache(examples, numbers, fingerprint, path)
         except OSError as error:
             log.warning("tokens are not kept, so they take memory, and another run computes them again: %s", error)
-            return self._map(examples, numbers)
+            return self._map(examples, numbers, new_fingerprint=fingerprint)
 
     def _from_cache(
         self, examples: ExampleDataset, numbers: NDArray[np.int16], fingerprint: str, path: Path
@@ -99,7 +99,7 @@ class Tokenization:
             "batch_size": BATCH,
             "features": FEATURES,
             "remove_columns": examples.dataset.column_names,
-            "keep_in_memory": not place,
+            "keep_in_memory": "cache_file_name" not in place,
             "fn_kwargs": {"numbers": numbers, "parent": os.getpid()},
             "desc": "tokenize",
             **place,
@@ -156,8 +156,9 @@ class Tokenization:
 @remember
 def _code() -> bytes:
     """The code that a token passes on its way: this package, and what it stands on."""
-    package = Path(__file__).parent
-    files = [*package.rglob("*.py"), *(package.with_name(name) for name in ("template.py", "trees.py", "records.py"))]
+    package = Path(__file__).parents[1]
+    names = ("data/**/*.py", "mini/**/*.py", "mini/**/*.yaml", "template.py", "trees.py", "records.py")
+    files = [path for name in names for path in package.glob(name)]
     return b"".join(path.read_bytes() for path in sorted(files))
 
 

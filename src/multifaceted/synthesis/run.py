@@ -24,6 +24,8 @@ from multifaceted.synthesis.training import training_sets
 
 log = logging.getLogger(__name__)
 
+CARD = "README.md"
+
 
 @dataclass(kw_only=True, slots=True)
 class SynthesizeConfig:
@@ -103,9 +105,11 @@ def run(config: SynthesizeConfig) -> dict[str, Any]:
     _refuse_others(config, [asdict(instruction) for instruction in assembled.instructions])
     write_jsonl(config.folder / INSTRUCTIONS, assembled.instructions)
     write_json(config.folder / SUMMARY, summary)
-    (config.folder / "README.md").write_text(_card(summary), encoding="utf-8")
+    (config.folder / CARD).write_text(_card(summary), encoding="utf-8")
     if config.push_to_hub is not None:
-        log.info("pushed to %s", push(config.push_to_hub, {"": config.folder}, repo_type="dataset"))
+        files = [INSTRUCTIONS, SUMMARY, CARD]
+        address = push(config.push_to_hub, {"": config.folder}, repo_type="dataset", only=files)
+        log.info("pushed to %s", address)
     return summary
 
 
@@ -191,8 +195,12 @@ def _report(bad: BadRows, part: str, summary: dict[str, Any]) -> None:
 
 def _refuse_others(config: SynthesizeConfig, instructions: list[dict[str, object]]) -> None:
     """Refuse to replace instructions by others: system messages may already have been written for them."""
-    path = config.folder / INSTRUCTIONS
-    if config.overwrite or not path.exists():
+    path, card = config.folder / INSTRUCTIONS, config.folder / CARD
+    if config.overwrite:
+        return
+    if card.exists() and not path.exists():
+        raise RecordError(f"{card} is there and would be replaced; write into another folder with into=...")
+    if not path.exists():
         return
     if path.read_text(encoding="utf-8") != "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in instructions):
         raise RecordError(

@@ -61,9 +61,9 @@ def run(config: TrainConfig, plain: dict[str, Any], folder: Path) -> Outcome:
         name = config.push_to_hub
         ranks.from_first(lambda: require_hub(name))
         outcome = _run(config, plain, folder, ranks)
-        if outcome.summary:
-            outcome.pushed = ranks.from_first(lambda: _push(name, outcome))
-        return outcome
+    if outcome.summary and outcome.is_first_rank:  # alone: an upload may take longer than ranks wait for each other
+        outcome.pushed = _push(name, outcome)
+    return outcome
 
 
 def _push(name: str, outcome: Outcome) -> str:
