@@ -1,7 +1,11 @@
 """Token trees are kept by content: the same in any number of processes, never stale, and had again after any fault."""
 
 import copy
+import io
+import logging
+import multiprocessing
 import os
+import resource
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -10,9 +14,11 @@ from functools import partial
 import pyarrow as pa
 import pytest
 
+import multifaceted.data.dataset
 import multifaceted.data.encode
 import multifaceted.data.token_map
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
+from multifaceted.data.dataset import Data
 from multifaceted.data.examples import store_examples
 from multifaceted.data.mix import Mix, Views
 from multifaceted.data.source import DataSource
@@ -232,3 +238,45 @@ def test_a_text_that_begins_with_nothing_but_blanks_is_counted(tokenizer):
 def test_nothing_left_keeps_nothing(tokenizer, tmp_path):
     with pytest.raises(DataError, match=r"no example is left of 1: .*path_too_long"):
         encoded(EXAMPLES[:1], tokenizer, cache=tmp_path)
+
+
+def in_a_process(work, processes=1):
+    """What `work` returns in each of several processes that run at once."""
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        return pool.map(work, range(processes))
+
+
+def test_two_jobs_at_once_share_a_cache(expected, tokenizer, tmp_path):
+    job = partial(_encoded_in_a_job, tokenizer, tmp_path)
+    assert in_a_process(job, 2) == [expected] * 2 == [job(0)] * 2
+    assert len(list((tmp_path / "datasets").glob("cache-*.arrow"))) == 1
+
+
+def _encoded_in_a_job(tokenizer, cache, _):
+    return encoded(EXAMPLES, tokenizer, cache=cache)
+
+
+def test_a_full_disk_costs_no_row(tokenizer, tmp_path):
+    """Where no file may grow beyond 20 kB: examples and tokens stay in memory."""
+    number, trees, logged = in_a_process(partial(_with_small_files, tokenizer, tmp_path))[0]
+    assert number == 300 and len(trees) == 300
+    assert "examples are read into memory" in logged and "tokens are not kept" in logged
+
+
+class Many(DataSource):
+    def train(self, seed, bad, contrasts=None):
+        return [replace(EXAMPLES[1], id=str(i), chosen=f"It rains {i}. " * 4) for i in range(300)]
+
+    def validation(self, seed, bad):
+        return [replace(EXAMPLES[1], id="held out")]
+
+
+def _with_small_files(tokenizer, cache, _):
+    stream = io.StringIO()
+    logging.getLogger("multifaceted").addHandler(logging.StreamHandler(stream))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    multifaceted.data.dataset.store_examples = partial(store_examples, in_memory=3)
+    data = Data(source=Many(), max_length=200)
+    train, _ = data.examples(Mix(), 0, needs_rejected=True, cache=cache)
+    trees = data.encode(train, Mix(), 0, tokenizer, with_rejected=True, cache=cache).trees
+    return len(train.examples), [plain(tree) for tree in trees], stream.getvalue()
