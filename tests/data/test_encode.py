@@ -98,8 +98,10 @@ def two_processes(monkeypatch, tmp_path):
 
 
 def test_parts_and_processes_change_nothing(expected, tokenizer, tmp_path, two_processes):
+    environment, variables = os.environ, dict(os.environ)
     assert encoded(EXAMPLES, tokenizer) == expected
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
+    assert os.environ is environment and dict(os.environ) == variables
     assert len(list((tmp_path / "datasets").glob("cache-*_of_00002.arrow"))) == 2
     assert encoded(EXAMPLES, tokenizer, cache=tmp_path) == expected
     with pytest.raises(DataError, match=r"example '7': .*special token '</s>'"):

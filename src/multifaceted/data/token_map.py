@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache as remember
 from importlib.metadata import version
@@ -108,7 +110,8 @@ class Tokenization:
         try:
             # Examples in memory would be copied to every process.
             is_parallel = processes > 1 and len(examples) >= PARALLEL and dataset.cache_files
-            return dataset.map(self, **arguments, num_proc=processes if is_parallel else None)
+            with _same_environment():
+                return dataset.map(self, **arguments, num_proc=processes if is_parallel else None)
         except RuntimeError as error:
             if DIED not in str(error):
                 raise
@@ -151,6 +154,20 @@ class Tokenization:
                 digest.update(path.name.encode() + path.read_bytes())
         digest.update(examples.fingerprint.encode() + numbers.tobytes())
         return digest.hexdigest()[:32]
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Undo what `datasets` does around several processes: it puts a copy in the place of `os.environ`."""
+    environment, name = os.environ, "TOKENIZERS_PARALLELISM"
+    before = environment.get(name)
+    try:
+        yield
+    finally:
+        os.environ = environment  # noqa: B003 - whoever holds the first one would see no change of the other
+        environment.pop(name, None)
+        if before is not None:
+            environment[name] = before
 
 
 @remember
