@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 NETWORK_ERRORS = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
-"""What a request to the hub may end in: the base error of its HTTP client, whichever that is, and `OSError`."""
+"""Errors in which a request to the hub may end: the base error of its HTTP client, whichever that is, and `OSError`."""
 HUB_ERRORS: tuple[type[Exception], ...] = (ValueError, *NETWORK_ERRORS)
 """Those, and what the client of the hub refuses to ask."""
 LATER = "or leave it out: the same command with push_to_hub pushes a finished run later"

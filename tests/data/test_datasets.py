@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,14 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from multifaceted.config import build
-from multifaceted.data import reading
+from multifaceted.data import dataset, examples, preference_files, reading
 from multifaceted.data.bad_rows import BadRows, DataError, OnBadRow
 from multifaceted.data.dataset import Data
 from multifaceted.data.locations import locate
 from multifaceted.data.mix import Mix
 from multifaceted.data.preference_files import PreferenceFiles
 from multifaceted.data.reading import read_rows
-from tests.conftest import CONF
 from tests.data.collections.sets import SETS
 from tests.data.shapes import SHAPES
 from tests.hub import running_hub
@@ -129,6 +129,19 @@ def test_several_data_sets_in_memory_lose_no_row():
     assert len(train) + held_out == 40
     train, held_out = parts_of(PreferenceFiles(train_file=first, validation_file=second))
     assert (len(train), held_out) == (15, 25)
+
+
+@pytest.mark.parametrize("has_validation_file", [False, True])
+def test_an_example_is_checked_and_hashed_once(has_validation_file, tmp_path, monkeypatch):
+    calls = Counter()
+    for module, name in [(preference_files, "check_example"), (dataset, "check_example"), (examples, "_row")]:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda example, real=real, name=name: calls.update([name]) or real(example))
+    validation = in_memory(HELD_OUT) if has_validation_file else None
+    source = PreferenceFiles(train_file=_jsonl(tmp_path, ROWS), validation_file=validation, validation_share=0.2)
+    Data(source=source, max_length=99).examples(Mix(), 0, needs_rejected=True, cache=tmp_path)
+    number = len(ROWS) + (len(HELD_OUT) if has_validation_file else 0)
+    assert calls == {"check_example": number, "_row": number}
 
 
 def test_who_only_validates_needs_no_split_to_train_on():
@@ -264,7 +277,6 @@ def test_a_config_names_paths_and_nothing_else():
     assert build({"source": node, "max_length": 9}, Data).source.train_file == Path("someone/rain@v1:test")
     with pytest.raises(ValueError, match="train_file"):
         build({"source": node | {"train_file": 5}, "max_length": 9}, Data)
-    assert CONF.exists()
 
 
 READ = """

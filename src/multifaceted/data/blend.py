@@ -47,7 +47,7 @@ class Blend(DataSource):
 
     @property
     def is_checked(self) -> bool:
-        """Whether those of every source have."""
+        """True where those of every source have passed `check_example`."""
         return all(source.is_checked for source in self.sources.values())
 
     @property

@@ -1,4 +1,4 @@
-"""The folder of `datasets` below `paths.cache`: where examples and tokens are, and what killed jobs left is removed."""
+"""The folder of `datasets` below `paths.cache`, which holds examples and tokens."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class Data:
         return encoded
 
     def _states_system(self, examples: ExampleDataset, views: Views) -> bool:
-        """Whether an example has a system message in one of its views."""
+        """Return whether an example has a system message in one of its views."""
         if views.source is None:
             return any(examples.cells("system"))
         return any(views.show(example, name).system for name in views.names for example in examples)

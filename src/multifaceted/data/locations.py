@@ -1,4 +1,4 @@
-"""Where rows are: files, folders, patterns, data sets of the hub or in memory."""
+"""Find rows by what a setting names: files, folders, patterns, data sets of the hub or in memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tabular(Protocol):
 
 
 Location = Path | Tabular
-"""What a setting names: a path, which also spells what the hub has, or a data set in memory."""
+"""A place that a setting names: a path, which also spells what the hub has, or a data set in memory."""
 
 
 def stem_of(path: Path) -> str:
@@ -101,7 +101,7 @@ def _without_split(path: Path) -> tuple[Path, str | None]:
 
 
 def is_missing(location: Location) -> bool:
-    """Whether a path names nothing on this machine and nothing that the hub could have."""
+    """Return whether a path names nothing on this machine and nothing that the hub could have."""
     if not isinstance(location, Path) or location.as_posix().startswith(HUB) or "*" in location.as_posix():
         return False
     base, _ = _without_split(location)

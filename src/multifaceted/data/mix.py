@@ -166,7 +166,7 @@ class Views:
 
     @property
     def identity(self) -> list[Any]:
-        """What decides how an example is shown, the code of this package apart."""
+        """The settings and the code that decide how an example is shown; the code of this package apart."""
         if self.source is None:
             return self.names
         nested = getattr(self.source, "sources", {}).values()

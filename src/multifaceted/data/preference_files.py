@@ -76,7 +76,10 @@ class PreferenceFiles(DataSource):
             read, held_out = read + 1, held_out + is_held_out
             yield example, is_held_out
         if read and not held_out:
-            self._refuse_without_held_out(read)
+            raise DataError(
+                f"none of {read} rows is held out at data.source.validation_share={self.validation_share}; raise it or"
+                " name a data.source.validation_file"
+            )
 
     def train(self, seed: int, bad: BadRows, contrasts: Mapping[str, float] | None = None) -> Iterator[Example]:
         """Rows of `train_file`, less those held out."""
@@ -198,12 +201,6 @@ class PreferenceFiles(DataSource):
                 if number == self.max_examples:
                     return
         self._refuse_absent(found, files)
-
-    def _refuse_without_held_out(self, read: int) -> None:
-        raise DataError(
-            f"none of {read} rows is held out at data.source.validation_share={self.validation_share}; raise it or name"
-            " a data.source.validation_file"
-        )
 
     def _refuse_absent(self, found: set[str], files: Mapping[str, Rows]) -> None:
         """A misspelt name of an optional column would otherwise leave it out in silence."""

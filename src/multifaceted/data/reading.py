@@ -23,7 +23,7 @@ MAX_STREAMED = 10_000_000
 BATCH = 1024
 """Rows that are read together."""
 UNREADABLE = (pa.ArrowException, DatasetGenerationError, OSError, ValueError, NotImplementedError, OverflowError)
-"""What reading a table may end in."""
+"""Errors in which reading a table may end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Table:
     Attributes:
         name: for messages.
         rows: a `Dataset` or an `IterableDataset`.
-        is_file: whether it has an end, and what is wrong with it is damage.
+        is_file: false for a data set that a caller passed, which may be a stream without an end.
     """
 
     name: str
@@ -69,7 +69,7 @@ def read_rows(rows: Rows, bad: BadRows, *, keyed: bool = False) -> Iterator[Row]
 
 
 def _table_kind(path: Path) -> str | None:
-    """What `load_dataset` calls the format of a file, by its first bytes; None for text."""
+    """Return the format of a file as `load_dataset` calls it, by its first bytes; None for text."""
     with path.open("rb") as stream:
         magic = stream.read(6)
     if magic.startswith(b"PAR1"):

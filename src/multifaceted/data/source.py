@@ -31,7 +31,7 @@ class DataSource:
 
     @property
     def is_checked(self) -> bool:
-        """Whether its examples have passed `check_example`."""
+        """True where its examples have passed `check_example`."""
         return False
 
     @property

@@ -15,11 +15,9 @@ from multifaceted.data.reading import Table
 from multifaceted.hub import NETWORK_ERRORS
 
 SAVED = ("state.json", "dataset_dict.json")
-"""What `save_to_disk` leaves in the folder of a data set, and of several splits."""
-
-
+"""Files that `save_to_disk` leaves in the folder of a data set, and of several splits."""
 IN_MEMORY = "the data set in memory"
-"""What it is called in messages."""
+"""Its name in messages."""
 
 
 def in_memory(rows: Any, key: str, split: str) -> Table:

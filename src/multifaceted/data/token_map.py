@@ -51,7 +51,7 @@ def take_problem(bad: BadRows, example_id: str, reason: str, problem: str) -> No
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokenization:
-    """What `Dataset.map` calls for each batch, in this process or in others."""
+    """The function that `Dataset.map` calls for each batch, in this process or in others."""
 
     tokenizer: PreTrainedTokenizerBase
     limits: Limits
