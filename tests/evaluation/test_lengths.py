@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from multifaceted.evaluation.lengths import Preferred, length_controlled_win_rate, length_feature
@@ -28,6 +28,8 @@ def rate(rows, number=1):
 
 @settings(max_examples=60)
 @given(COMPARED)
+@example([(0.0, 174, False), (0.0, 228, False), (0.0, 267, False), (0.25, 263, False)])
+@example([(0.0, 0, False), (0.0, 0, False), (0.25, 147, False), (0.5, 148, False)])
 def test_the_other_side_has_the_rest(compared):
     ours = rate(rows_of(compared))
     theirs = rate(rows_of([(1 - preference, -longer, by_rule) for preference, longer, by_rule in compared]))

@@ -15,6 +15,9 @@ from multifaceted.records import Estimate
 
 log = logging.getLogger(__name__)
 
+MAX_LOG_ODDS = 20.0
+"""Farther out, 2e-9 from no win or no loss, rounding decides whether an optimum is found at all."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preferred:
@@ -104,6 +107,10 @@ def _at_equal_length(preference: Array, longer: Array, by_rule: NDArray[np.bool_
     _check_overlap(length, preference[asked])
     features = np.column_stack([length, np.ones(len(length))])
     _, constant = fit_logistic(features, np.ones(len(length)), preference[asked] @ features)
+    if abs(constant) > MAX_LOG_ODDS:
+        raise ValueError(
+            f"the logistic regression has its optimum at log odds of {constant:.0f}: length nearly tells won from lost"
+        )
     return float(np.where(asked, sigmoid(constant), preference).mean())
 
 
